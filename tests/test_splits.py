@@ -1,0 +1,125 @@
+"""Properties of the splits, on many seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from valuealign.config import GroupsConfig, SplitsConfig, SurveyConfig
+from valuealign.errors import SplitError
+from valuealign.population import find_groups, tabulate
+from valuealign.splits import PARTS, SPLITS, Splits, split
+from valuealign.surveys import embedded
+from valuealign.surveys.table import Survey
+from valuealign.types import EVERYONE, Group
+
+CONFIG = SplitsConfig()
+
+
+@pytest.fixture(scope="module")
+def survey() -> Survey:
+    """The embedded public, each person with two rows (two waves)."""
+    one = embedded.read(SurveyConfig(people=800), 0)
+    return Survey(one.codebook, pl.concat([one.people, one.people]))
+
+
+@pytest.fixture(scope="module")
+def groups(survey: Survey) -> tuple[Group, ...]:
+    return find_groups(survey, np.ones(survey.people.height), GroupsConfig(min_n_eff=30))
+
+
+def divide(survey: Survey, groups: tuple[Group, ...], config: SplitsConfig = CONFIG, seed: int = 0) -> Splits:
+    return split(survey, np.ones(survey.people.height), groups, config, seed=seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_people_are_parted_by_id(survey: Survey, groups: tuple[Group, ...], seed: int) -> None:
+    splits = divide(survey, groups, seed=seed)
+    ids = np.array(survey.people["person"].to_list())
+    parts = [set(ids[splits.people(part)]) for part in ("train", *PARTS)]
+    assert sum(map(len, parts)) == len(set(ids)) == 800
+    assert [len(part) for part in parts] == [400, 200, 200]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_held_out_is_nowhere_in_training(survey: Survey, groups: tuple[Group, ...], seed: int) -> None:
+    splits = divide(survey, groups, seed=seed)
+    family = {item.id: item.family or item.id for item in survey.codebook.items}
+    held = {name: [pair for part in PARTS for pair in splits.pairs[name, part]] for name in SPLITS}
+    trained = set(splits.train)
+    trained_families = {family[item] for item, _ in trained}
+    trained_groups = {group for _, group in trained}
+    assert all(held.values())
+    assert not trained_families & {family[item] for item, _ in held["items"]}
+    assert not trained_groups & {group for _, group in held["groups"]}
+    assert not {(family[i], g) for i, g in trained} & {(family[i], g) for i, g in held["cells"]}
+    assert {group for _, group in held["items"]} == trained_groups and EVERYONE in trained_groups
+    assert {family[item] for item, _ in held["groups"]} == trained_families
+    assert {family[item] for item, _ in held["cells"]} <= trained_families
+    assert {group for _, group in held["cells"]} <= trained_groups - {EVERYONE}
+    assert set(held["seen"]) == trained
+    assert len(held["seen"]) == len(splits.train) == len(trained)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_select_and_report_share_no_held_out_unit(survey: Survey, groups: tuple[Group, ...], seed: int) -> None:
+    splits = divide(survey, groups, seed=seed)
+    family = {item.id: item.family or item.id for item in survey.codebook.items}
+    unit = {
+        "items": lambda item, group: family[item],
+        "groups": lambda item, group: group,
+        "cells": lambda item, group: (family[item], group),
+        "seen": lambda item, group: (family[item], group),
+    }
+    for name in SPLITS:
+        select, report = ({unit[name](*pair) for pair in splits.pairs[name, part]} for part in PARTS)
+        assert select and report and not select & report
+
+
+def test_sizes_follow_the_configuration(survey: Survey, groups: tuple[Group, ...]) -> None:
+    splits = divide(survey, groups, SplitsConfig(items=0.25, groups=0.3, cells=0.2))
+    held_items = {item for part in PARTS for item, _ in splits.pairs["items", part]}
+    held_groups = {group for part in PARTS for _, group in splits.pairs["groups", part]}
+    assert 6 <= len(held_items) <= 7  # a family of two may round it up
+    assert len(held_groups) == round(0.3 * (len(groups) - 1))
+    assert all(len(group.traits) == 2 for group in held_groups), "pairs of traits go first"
+    cells = sum(len(splits.pairs["cells", part]) for part in PARTS)
+    assert cells / (cells + len(splits.train)) == pytest.approx(0.2, abs=0.02)
+
+
+def test_zero_holds_nothing_out(survey: Survey, groups: tuple[Group, ...]) -> None:
+    splits = divide(survey, groups, SplitsConfig(items=0, groups=0, cells=0))
+    assert len(splits.train) == len(groups) * len(survey.codebook.items)
+    assert all(splits.pairs[name, part] == () for name in ("items", "groups", "cells") for part in PARTS)
+
+
+def test_a_seed_fixes_the_splits(survey: Survey, groups: tuple[Group, ...]) -> None:
+    one, two, other = (divide(survey, groups, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(one.person_P, two.person_P) and one.pairs == two.pairs and one.train == two.train
+    assert one.pairs != other.pairs and not np.array_equal(one.person_P, other.person_P)
+
+
+def test_pairs_without_answers_are_left_out(survey: Survey, groups: tuple[Group, ...]) -> None:
+    young = pl.col("age") == "18-34"
+    people = survey.people.with_columns(pl.when(~young).then(pl.col("be_rich")).alias("be_rich"))
+    hushed = Survey(survey.codebook, people)
+    splits = divide(hushed, groups)
+    asked = {pair for pairs in (splits.train, *splits.pairs.values()) for pair in pairs}
+    assert not [pair for pair in asked if pair[0] == "be_rich" and ("age", "18-34") in pair[1].traits]
+    table = tabulate(hushed, np.ones(people.height), groups, multiplicity_P=splits.people("train"))
+    assert all(np.isfinite(table.shares(*pair)).all() for pair in splits.train)
+
+
+def test_too_little_to_hold_out_is_an_error(survey: Survey, groups: tuple[Group, ...]) -> None:
+    few = Survey(survey.codebook, survey.people.head(30))
+    with pytest.raises(SplitError, match=r"30 people make parts of 15, 8 and 7"):
+        divide(few, groups)
+    with pytest.raises(SplitError, match="splits.groups"):
+        divide(survey, (EVERYONE,))
+    two = Survey(type(survey.codebook)("two", "two", survey.codebook.items[:2], survey.codebook.traits), survey.people)
+    with pytest.raises(SplitError, match="splits.items"):
+        divide(two, groups)
+    with pytest.raises(SplitError, match="splits.cells"):
+        divide(survey, (EVERYONE,), SplitsConfig(groups=0))
+    assert divide(survey, (EVERYONE,), SplitsConfig(groups=0, cells=0)).train
