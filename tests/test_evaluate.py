@@ -1,0 +1,387 @@
+"""Known models go through the whole evaluation and must score what they are known to score."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import pickle
+
+import numpy as np
+import polars as pl
+import pytest
+
+from valuealign.config import GroupsConfig, SplitsConfig
+from valuealign.errors import ModelError
+from valuealign.evaluate import FLOOR, HALF, Evaluation, Exam, Key, build_exam
+from valuealign.evaluate.nulls import Nulls
+from valuealign.population import find_groups, tabulate
+from valuealign.splits import Splits, split
+from valuealign.surveys.codebook import Codebook, Trait
+from valuealign.surveys.table import Survey
+from valuealign.types import EVERYONE, Group, Item, Option
+
+PEOPLE, ITEMS, SEED = 4000, 24, 7
+PLACES = (0.0, 1.0, 2.0, 5.0)  # unequal spacing
+Logps = list[np.ndarray]
+
+
+def _survey() -> tuple[Survey, dict[tuple[str, str, str], np.ndarray]]:
+    """A public whose answers follow sex and age, and its true shares by (item, sex, age)."""
+    rng = np.random.default_rng(SEED)
+    sexes, ages = ("f", "m"), ("old", "mid", "young")
+    traits = (
+        Trait("age", "age", ages, {age: f"{age} in years" for age in ages}),
+        Trait("sex", "sex", sexes, {"f": "female", "m": "male"}),
+    )
+    items, columns, truth = [], {}, {}
+    sex_P, age_P = rng.choice(sexes, PEOPLE), rng.choice(ages, PEOPLE, p=[0.5, 0.3, 0.2])
+    for i in range(ITEMS):
+        nominal, options = i % 6 == 5, 3 if i % 4 == 3 else 4
+        texts = ("red", "green", "blue", "grey") if nominal else ("never", "seldom", "often", "always")
+        given = tuple(Option(k, texts[k], None if nominal else PLACES[k]) for k in range(options))
+        items.append(Item(f"q{i:02}", f"Question {i}?", given, ordinal=not nominal))
+        base, by_sex, by_age = (
+            rng.normal(0, 0.8, options),
+            rng.normal(0, 0.6, (2, options)),
+            rng.normal(0, 0.6, (3, options)),
+        )
+        answers = np.zeros(PEOPLE, dtype=np.int16)
+        for s, sex in enumerate(sexes):
+            for a, age in enumerate(ages):
+                power = np.exp(base + by_sex[s] + by_age[a])
+                truth[f"q{i:02}", sex, age] = power / power.sum()
+                mine = (sex_P == sex) & (age_P == age)
+                answers[mine] = rng.choice(options, mine.sum(), p=power / power.sum())
+        columns[f"q{i:02}"] = pl.Series(answers).cast(pl.Int16)
+    people = pl.DataFrame(
+        {"person": [f"{n:05}" for n in range(PEOPLE)], "weight": np.ones(PEOPLE), "age": age_P, "sex": sex_P, **columns}
+    )
+    return Survey(Codebook("test", "A test", tuple(items), traits), people), truth
+
+
+class World:
+    """The survey, its exam, and the answers of models that are known."""
+
+    def __init__(self) -> None:
+        self.survey, self.true = _survey()
+        self.weights = np.random.default_rng(1).uniform(0.5, 1.5, PEOPLE)
+        self.groups = find_groups(self.survey, self.weights, GroupsConfig(min_n_eff=30.0))
+        config = SplitsConfig(items=0.5, groups=0.3, cells=0.2)
+        self.splits: Splits = split(self.survey, self.weights, self.groups, config, seed=SEED)
+        self.exam: Exam = build_exam(self.survey, self.weights, self.groups, self.splits, bootstrap=60, seed=SEED)
+        self.share = {
+            (s, a): float(((self.survey.people["sex"] == s) & (self.survey.people["age"] == a)).mean())
+            for s in ("f", "m")
+            for a in ("old", "mid", "young")
+        }
+
+    def population(self, item: str, group: str) -> np.ndarray:
+        """The public's own shares (no sample)."""
+        wanted = dict(pair.split("=") for pair in group.split(" & ")) if group != "everyone" else {}
+        inside = [(s, a) for s, a in self.share if wanted.get("sex", s) == s and wanted.get("age", a) == a]
+        total = sum(self.share[one] for one in inside)
+        return np.sum([self.true[item, *one] * self.share[one] for one in inside], axis=0) / total
+
+    def answers(self, shares: dict[tuple[str, str], np.ndarray] | None = None, *, group: str | None = None) -> Logps:
+        """A model that answers with these shares (default: the public's), all of its mass on the options."""
+        found = []
+        for cell in self.exam.cells:
+            item = cell.source.removeprefix("survey:")
+            p = shares[item, cell.group] if shares else self.population(item, group or cell.group)
+            found.append(np.log(np.maximum(p, 1e-12)))
+        return found
+
+    def truth(self, part: str) -> dict[tuple[str, str], np.ndarray]:
+        """The exam's own truth of a part, for a model that copies it."""
+        found = {}
+        for panel in self.exam.panels:
+            if panel.part == part:
+                for item, group, shares in zip(panel.items, panel.groups, panel.truth_CK, strict=True):
+                    found[item, group] = shares[~np.isnan(shares)]
+        return found
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="module")
+def judged(world: World) -> Evaluation:
+    uniform = [np.full(len(cell.completions), math.log(0.5 / len(cell.completions))) for cell in world.exam.cells]
+    return world.exam.judge({"guess": uniform, "blind": world.answers(group="everyone"), "public": world.answers()})
+
+
+def test_a_perfect_model_scores_the_noise_floor(judged: Evaluation) -> None:
+    for split_name in ("cells", "groups", "items"):
+        for metric in ("jsd_bits", "wasserstein", "total_variation"):
+            model = judged.figure(split_name, "public", metric)
+            floor = judged.figure(split_name, FLOOR, metric)
+            assert model.value == pytest.approx(floor.value, rel=0.3), (split_name, metric)
+            assert model.low <= model.value <= model.high
+        assert judged.figure(split_name, "public", "gain(jsd_bits)").value > 0.6
+        assert judged.figure(split_name, "public", "dispersion").value == pytest.approx(1, abs=0.05)
+
+
+def test_a_copy_of_the_targets_scores_within_the_floor(world: World) -> None:
+    copied = {**world.truth("select"), **world.truth("report")}
+    full = {
+        (cell.source.removeprefix("survey:"), cell.group): copied[cell.source.removeprefix("survey:"), cell.group]
+        for cell in world.exam.cells
+    }
+    judged = world.exam.judge({"copy": world.answers(full)})
+    for split_name in judged.splits:
+        assert judged.figure(split_name, "copy").value < judged.figure(split_name, FLOOR).value
+        assert judged.figure(split_name, "copy").value == pytest.approx(0, abs=1e-9)
+        assert judged.figure(split_name, "copy", "mode_accuracy").value == 1
+
+
+def test_a_uniform_model_scores_as_the_uniform_null(judged: Evaluation) -> None:
+    for row in [row for row in judged.rows if row.who == "uniform"]:
+        assert judged.figure(row.split, "guess", row.metric).value == pytest.approx(row.estimate.value, abs=1e-12)
+        assert judged.figure(row.split, "guess", row.metric).low == pytest.approx(row.estimate.low, abs=1e-12)
+    for split_name in judged.splits:
+        assert judged.figure(split_name, "guess", "raw_mass").value == pytest.approx(0.5)
+        assert judged.figure(split_name, "public", "raw_mass").value == pytest.approx(1.0)
+
+
+def test_a_model_that_ignores_the_group_scores_as_the_marginal(world: World, judged: Evaluation) -> None:
+    table = tabulate(world.survey, world.weights, world.groups, multiplicity_P=world.splits.person_P == 0)
+    everyone = {
+        (item.id, group.name): table.shares(item.id, EVERYONE) for item in table.items for group in world.groups
+    }
+    blind = world.exam.judge({"blind": world.answers(everyone)})
+    for split_name in ("cells", "groups", "seen"):
+        same = blind.figure(split_name, "marginal").value
+        assert blind.figure(split_name, "blind").value == pytest.approx(same, abs=1e-9)
+        # It loses nothing when its answers are given to other groups; the public's own answers do.
+        assert blind.figure(split_name, "blind (groups shuffled)").value == pytest.approx(same, abs=1e-9)
+        mixed = judged.figure(split_name, "public (groups shuffled)").value
+        assert mixed > 2 * judged.figure(split_name, "public").value
+    # Here traits act independently, so the additive null does better than the marginal.
+    assert judged.figure("cells", "additive").value < judged.figure("cells", "marginal").value
+
+
+def test_gain_is_over_the_named_null(judged: Evaluation) -> None:
+    for split_name, null in (("cells", "additive"), ("groups", "additive"), ("items", "training items")):
+        row = judged.row(split_name, "public", "gain(jsd_bits)")
+        base, floor, model = (judged.figure(split_name, who).value for who in (null, FLOOR, "public"))
+        assert row.estimate.value == pytest.approx((base - model) / (base - floor)) and null in row.note
+        assert row.estimate.low < row.estimate.value < row.estimate.high
+
+
+def test_differences_between_stages_are_paired(judged: Evaluation) -> None:
+    for split_name in ("cells", "groups", "items"):
+        apart = judged.figure(split_name, "public - blind")
+        first, second = judged.figure(split_name, "blind"), judged.figure(split_name, "public")
+        assert apart.value == pytest.approx(second.value - first.value)
+    apart = judged.figure("cells", "public - guess")
+    assert apart.high < 0  # plainly better than guessing
+
+
+def test_oracles_are_marked_and_only_for_items(judged: Evaluation) -> None:
+    kinds = {(row.split == "items", row.who): row.kind for row in judged.rows if row.kind in ("null", "oracle")}
+    assert all(kinds[True, who] == "oracle" for who in ("marginal", "others", "additive"))
+    assert kinds[True, "uniform"] == kinds[True, "training items"] == "null"
+    assert all(kind == "null" for (items, _), kind in kinds.items() if not items)
+    assert (False, "training items") not in kinds
+
+
+def test_floor_is_what_resampling_says_and_below_the_split_half(world: World, judged: Evaluation) -> None:
+    # The expected divergence of n_eff draws from the truth is about (K - 1) / (8 n_eff ln 2) bits (chi-square).
+    (panel,) = [p for p in world.exam.panels if (p.split, p.part) == ("seen", "report")]
+    options = (~np.isnan(panel.truth_CK)).sum(1)
+    expected = np.mean((options - 1) / (8 * math.log(2) * panel.n_eff_C))
+    assert judged.figure("seen", FLOOR).value == pytest.approx(expected, rel=0.15)
+    # Training half (n = 2000) against the truth (n = 1000): (1/2 + 1) times the floor.
+    assert judged.figure("seen", HALF).value == pytest.approx(1.5 * expected, rel=0.25)
+
+
+def test_nominal_items_have_no_wasserstein(world: World, judged: Evaluation) -> None:
+    (panel,) = [p for p in world.exam.panels if (p.split, p.part) == ("seen", "report")]
+    nominal = {item.id for item in world.survey.codebook.items if not item.ordinal}
+    places = {item.id: np.array(item.positions) for item in world.survey.codebook.items}
+    apart = []
+    for item, truth in zip(panel.items, panel.truth_CK, strict=True):
+        if item not in nominal:
+            p = truth[~np.isnan(truth)]
+            gap = np.diff(places[item]) / (places[item][-1] - places[item][0])
+            apart.append(np.sum(np.abs(np.cumsum(1 / len(p) - p)[:-1]) * gap))
+    assert set(panel.items) & nominal and judged.figure("seen", "guess", "wasserstein").value == pytest.approx(
+        np.mean(apart)
+    )
+
+
+def test_parts_share_no_person_cell_or_held_out_unit(world: World) -> None:
+    pairs: dict[str, set[tuple[str, str]]] = {"select": set(), "report": set()}
+    trained = {(item, group.name) for item, group in world.splits.train}
+    for panel in world.exam.panels:
+        mine = set(zip(panel.items, panel.groups, strict=True))
+        assert not pairs[panel.part] & mine, "no cell counts twice"
+        pairs[panel.part] |= mine
+        assert (mine <= trained) == (panel.split in ("seen", "everyone"))
+        if panel.split not in ("seen", "everyone"):
+            assert not mine & trained
+    assert not pairs["select"] & pairs["report"]
+    parts = [set(world.survey.people["person"].to_numpy()[world.splits.person_P == n]) for n in (0, 1, 2)]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+
+
+def test_truth_and_nulls_come_from_their_own_people(world: World) -> None:
+    """Changing every training person's answers leaves the truth alone, and the other way round."""
+    for changed, number in (("nulls", 0), ("truth", 2)):
+        mine = pl.Series(world.splits.person_P == number)
+        frozen = world.survey.people.with_columns(
+            pl.when(mine).then(pl.lit(0, dtype=pl.Int16)).otherwise(pl.col(i.id)).alias(i.id)
+            for i in world.survey.codebook.items
+        )
+        other = build_exam(
+            Survey(world.survey.codebook, frozen), world.weights, world.groups, world.splits, bootstrap=20, seed=SEED
+        )
+        for ours, theirs in zip(world.exam.panels, other.panels, strict=True):
+            if ours.part == "report":
+                same_truth = np.array_equal(ours.truth_CK, theirs.truth_CK, equal_nan=True)
+                same_nulls = all(np.array_equal(ours.nulls[n], theirs.nulls[n], equal_nan=True) for n in ours.nulls)
+                assert (same_truth, same_nulls) == ((True, False) if changed == "nulls" else (False, True))
+
+
+def test_exam_cells_hold_no_answers_and_come_in_one_order(world: World) -> None:
+    again = build_exam(world.survey, world.weights, world.groups, world.splits, bootstrap=20, seed=SEED)
+    assert again.cells == world.exam.cells
+    assert len({(cell.source, cell.group) for cell in world.exam.cells}) == len(world.exam.cells)
+    for cell in world.exam.cells:
+        assert len(set(cell.desirable)) == 1 and cell.n_eff == 0 and cell.closed
+
+
+def test_resamples_are_of_persons_and_average_to_the_truth(world: World) -> None:
+    for panel in world.exam.panels:
+        there = ~np.isnan(panel.truth_CK)
+        apart = np.nanmean(panel.resampled_BCK[:, there], axis=0) - panel.truth_CK[there]
+        assert np.abs(apart).max() < 0.1 and np.abs(apart).mean() < 0.01
+        assert panel.resampled_BCK.dtype == np.float32
+
+
+def test_a_person_with_two_rows_is_drawn_whole() -> None:
+    survey, _ = _survey()
+    twice = survey.people.with_columns(pl.Series("person", [f"{n // 2:05}" for n in range(PEOPLE)]))
+    # Both rows of a person answer alike, so drawing rows apart would show less noise.
+    alike = twice.with_columns(pl.col(i.id).first().over("person").alias(i.id) for i in survey.codebook.items)
+    weights = np.ones(PEOPLE)
+    one = Survey(survey.codebook, alike)
+    splits = split(one, weights, (EVERYONE,), SplitsConfig(items=0.2, groups=0, cells=0), seed=SEED)
+    exam = build_exam(one, weights, (EVERYONE,), splits, bootstrap=200, seed=SEED)
+    (panel,) = [p for p in exam.panels if (p.split, p.part) == ("everyone", "report")]
+    there = ~np.isnan(panel.truth_CK)
+    spread, p = panel.resampled_BCK[:, there].std(axis=0), panel.truth_CK[there]
+    persons = exam.facts["report"]["people"]
+    assert persons == 500 and spread.mean() == pytest.approx(np.sqrt(p * (1 - p) / persons).mean(), rel=0.1)
+
+
+def test_distances_for_a_gate(world: World) -> None:
+    apart, keys = world.exam.distances(world.answers(), part="select")
+    assert len(apart) == len(keys) == len(set(keys)) and np.isfinite(apart).all()
+    cells = [value for value, key in zip(apart, keys, strict=True) if key[0] == "cells"]
+    judged = world.exam.judge({"public": world.answers()}, part="select")
+    assert judged.figure("cells", "public").value == pytest.approx(np.mean(cells))
+    key: Key = keys[0]
+    assert key[1].startswith("q") and {k[0] for k in keys} == {"cells", "groups", "items", "seen", "everyone"}
+
+
+def test_most_limits_cells_without_choosing_by_hand(world: World) -> None:
+    small = build_exam(
+        world.survey, world.weights, world.groups, world.splits, bootstrap=20, seed=SEED, most=5, most_seen=3
+    )
+    for panel in small.panels:
+        assert len(panel.items) <= (3 if panel.split == "seen" else 5)
+    big = {(cell.source, cell.group) for cell in world.exam.cells}
+    assert {(cell.source, cell.group) for cell in small.cells} <= big and len(small.cells) < len(big)
+
+
+def test_diverged_models_are_refused(world: World) -> None:
+    answers = world.answers()
+    for bad in (np.full_like(answers[3], np.nan), np.full_like(answers[3], -np.inf)):
+        with pytest.raises(ModelError, match="not finite") as error:
+            world.exam.judge({"broken": [*answers[:3], bad, *answers[4:]]})
+        assert "broken" in error.value.where
+    one_impossible = answers[3].copy()
+    one_impossible[0] = -np.inf
+    world.exam.distances([*answers[:3], one_impossible, *answers[4:]])
+
+
+def test_exam_travels_and_the_record_comes_back(world: World, judged: Evaluation) -> None:
+    there = pickle.loads(pickle.dumps(world.exam))
+    assert (
+        there.judge({"public": world.answers()}).figure("cells", "public").value
+        == judged.figure("cells", "public").value
+    )
+    back = Evaluation.from_json(judged.to_json())
+    assert back.to_json() == judged.to_json() and back.figure("cells", "public") == judged.figure("cells", "public")
+    assert "NaN" not in judged.to_json() and json.loads(judged.to_json())["facts"]["people"] == 1000
+    rows = list(csv.DictReader(io.StringIO(judged.to_csv())))
+    assert len(rows) == len(judged.rows)
+    (one,) = [r for r in rows if (r["split"], r["who"], r["metric"]) == ("cells", "public", "jsd_bits")]
+    assert float(one["value"]) == judged.figure("cells", "public").value
+    with pytest.raises(KeyError):
+        judged.figure("cells", "nobody")
+
+
+def test_worst_group_is_the_worst(world: World, judged: Evaluation) -> None:
+    row = judged.row("cells", "blind", "worst_group_jsd_bits")
+    apart, keys = world.exam.distances(world.answers(group="everyone"), part="report")
+    means = {
+        group: np.mean([v for v, k in zip(apart, keys, strict=True) if k[0] == "cells" and k[2] == group])
+        for group in {k[2] for k in keys if k[0] == "cells"}
+        if sum(k[0] == "cells" and k[2] == group for k in keys) > 1
+    }
+    assert row.note == max(means, key=lambda name: means[name]) and row.estimate.value == pytest.approx(
+        max(means.values())
+    )
+
+
+def test_portraits_show_people_and_stages(world: World, judged: Evaluation) -> None:
+    assert judged.portraits
+    for one in judged.portraits:
+        assert sum(one.people) == pytest.approx(1) and set(one.stages) == {"guess", "blind", "public"}
+        assert one.stages["guess"] == pytest.approx([1 / len(one.options)] * len(one.options))
+
+
+def test_nulls_read_nothing_held_out(world: World) -> None:
+    """Changing the training people's answers to a held-out pair leaves every null of that pair alone."""
+    table = tabulate(world.survey, world.weights, world.groups, multiplicity_P=world.splits.person_P == 0)
+    known = set(world.splits.train)
+    held = [pair for name in ("cells", "groups") for pair in world.splits.pairs[name, "report"]]
+    broken = table.shares_GIK.copy()
+    for item, group in held:
+        broken[table.group_index[group], table.item_index[item]] = np.nan
+    other = type(table)(table.items, table.groups, broken, table.n_GI, table.n_eff_GI)
+    for ours, theirs in zip(
+        Nulls(table, known).of("cells", held).items(), Nulls(other, known).of("cells", held).items(), strict=True
+    ):
+        assert np.array_equal(ours[1], theirs[1], equal_nan=True), ours[0]
+
+
+def test_training_items_mean_by_hand(world: World) -> None:
+    table = tabulate(world.survey, world.weights, world.groups, multiplicity_P=world.splits.person_P == 0)
+    nulls = Nulls(table, set(world.splits.train))
+    item, group = world.splits.pairs["items", "report"][0]
+    mine = {i.id: i for i in table.items}
+    words = [o.text for o in mine[item].options]
+    alike = [i for i, g in world.splits.train if g == group and [o.text for o in mine[i].options] == words]
+    expected = np.mean([table.shares(i, group) for i in alike], axis=0)
+    guess = nulls.of("items", [(item, group)])["training items"][0]
+    assert alike and np.allclose(guess[~np.isnan(guess)], expected)
+
+
+def test_additive_of_a_pair_uses_known_traits_only(world: World) -> None:
+    table = tabulate(world.survey, world.weights, world.groups, multiplicity_P=world.splits.person_P == 0)
+    pair = Group((("age", "old"), ("sex", "f")))
+    old, female = Group((("age", "old"),)), Group((("sex", "f"),))
+    p, a, b = (table.shares("q00", group) for group in (EVERYONE, old, female))
+    both = Nulls(table, {("q00", EVERYONE), ("q00", old), ("q00", female)}).of("cells", [("q00", pair)])["additive"][0]
+    assert np.allclose(both[:4], (a * b / p) / (a * b / p).sum())
+    one = Nulls(table, {("q00", EVERYONE), ("q00", old)}).of("cells", [("q00", pair)])["additive"][0]
+    assert np.allclose(one[:4], a)  # female is held out: the marginal stands in for her
+    none = Nulls(table, {("q00", EVERYONE)}).of("cells", [("q00", old)])["additive"][0]
+    assert np.allclose(none[:4], p)

@@ -1,0 +1,155 @@
+"""The table and the page say what the record says, offline, with every text escaped."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from valuealign.evaluate import FLOOR, HALF, Evaluation, Portrait, Row
+from valuealign.report import print_table, write_report
+from valuealign.types import Estimate
+
+EVIL = "<script>alert('x')</script> & \"co\""
+
+
+def row(split: str, who: str, kind: str, value: float, metric: str = "jsd_bits", note: str = "") -> Row:
+    return Row(split, "report", who, metric, kind, Estimate(value, value - 0.002, value + 0.004, 9), note)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    rows = []
+    for split, baseline in (
+        ("cells", "additive"),
+        ("groups", "additive"),
+        ("items", "training items"),
+        ("everyone", "uniform"),
+    ):
+        for metric in ("jsd_bits", "wasserstein", "total_variation"):
+            if not (metric == "wasserstein" and split == "groups"):  # nominal items only
+                rows += [row(split, "uniform", "null", 0.2, metric), row(split, baseline, "null", 0.0512, metric)]
+                rows += [row(split, "base", "stage", 0.1234, metric), row(split, "kto", "stage", 0.0311, metric)]
+                rows += [row(split, FLOOR, "floor", 0.0101, metric), row(split, HALF, "half", 0.02, metric)]
+        rows += [row(split, "marginal", "oracle" if split == "items" else "null", 0.0777)]
+        rows += [row(split, "kto", "gain", 0.49, "gain(jsd_bits)", f"over {baseline}")]
+        rows += [row(split, "kto - base", "difference", -0.0923)]
+        rows += [row(split, "kto", "stage", 0.87, "dispersion"), row(split, "kto", "stage", 0.95, "raw_mass")]
+        rows += [row(split, "kto", "stage", 0.4, "worst_group_jsd_bits", note=f"city={EVIL}")]
+    splits = {"cells": {"cells": 9, "items": 3, "groups": 4, "median_n_eff": 81.2, "interval": "respondents resampled"}}
+    portrait = Portrait("q1", f"Why? {EVIL}", (f"a {EVIL}", "b"), (0.4, 0.6), {"base": (0.5, 0.5), "kto": (0.45, 0.55)})
+    return Evaluation("report", ("base", "kto"), tuple(rows), {"people": 1234, "splits": splits}, (portrait,))
+
+
+def cells(text: str, name: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.strip().startswith(name) and re.search(r"\d\.\d", line)][:1]
+    return re.split(r"\s{2,}", line.strip())[1:]
+
+
+def test_table_holds_stages_nulls_and_floor(evaluation: Evaluation) -> None:
+    text = print_table(evaluation)
+    assert cells(text, "guess: all answers alike") == ["200.0"] * 4
+    assert cells(text, "guess: everyone's average") == ["77.7", "77.7", "(77.7)", "77.7"]  # an oracle in brackets
+    assert cells(text, "guess: traits added up") == ["51.2", "51.2", "-", "-"]
+    assert cells(text, "kto") == ["31.1 ±3.0"] * 4 + ["0.870", "0.950"]
+    assert cells(text, "noise floor") == ["10.1"] * 4
+    assert "Lower is better" in text and "1,234 people" in text and "log base 2, no root" in text
+    text = " ".join(text.split())
+    assert "49 % (95 %: 49 % to 49 %)" in text and "cells -92.3 (-94.3 to -88.3)" in text
+    assert "behaviour" not in text
+
+
+def test_behaviour_is_a_column_where_it_is_known(evaluation: Evaluation) -> None:
+    aucs = {"base": Estimate(0.5, 0.4, 0.6, 20), "kto": Estimate(0.8125, 0.7, 0.9, 20)}
+    text = print_table(evaluation.with_behaviour(aucs, note="20 held-out prompts"))
+    assert cells(text, "kto")[-1] == "0.812" and "20 held-out prompts" in " ".join(text.split())
+    again = evaluation.with_behaviour(aucs).with_behaviour({"kto": Estimate(0.9, 0.8, 1, 20)})
+    assert again.figure("behaviour", "kto", "auc").value == 0.9
+    with pytest.raises(KeyError):
+        again.figure("behaviour", "base", "auc")
+
+
+def test_another_metric_and_a_figure_that_does_not_exist(evaluation: Evaluation) -> None:
+    text = print_table(evaluation, metric="wasserstein")
+    assert "ordinal Wasserstein" in text and cells(text, "kto")[:4] == ["31.1 ±3.0", "-", "31.1 ±3.0", "31.1 ±3.0"]
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text; complains where tags don't nest."""
+
+    VOID = ("meta", "link", "br", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_report_is_offline_escaped_and_has_charts(evaluation: Evaluation, tmp_path: Path) -> None:
+    aucs = {"base": Estimate(0.5, 0.4, 0.6, 20), "kto": Estimate(0.8, 0.7, 0.9, 20)}
+    path = write_report(
+        tmp_path / "new" / "run",
+        title=f"Run {EVIL}",
+        evaluation=evaluation,
+        facts={f"Data {EVIL}": {"file": EVIL, "people": 4000}},
+        behaviour=aucs,
+        lineage=["seed", f"v1 {EVIL}"],
+    )
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    tags = [tag for tag, _ in page.seen]
+    assert not {"script", "link", "img", "iframe", "object"} & set(tags)
+    assert tags.count("svg") == 5  # a chart of distances for each split, one question
+    for _, attributes in page.seen:
+        for name, value in attributes.items():
+            assert not name.startswith("on") and (name.startswith("xmlns") or "://" not in (value or ""))
+    assert "url(" not in text.replace("url(#", "") and "@import" not in text
+    assert page.words.count("<script>alert('x')</script>") >= 8  # shown as text, everywhere it was given
+    for shown in ("31.1 ±3.0", "(77.7)", "0.800", "4000", "median n_eff 81", "total variation"):
+        assert shown in page.words
+
+
+def test_files_beside_the_page_hold_the_same_figures(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_report(tmp_path, title="Run", evaluation=evaluation, behaviour={"kto": Estimate(0.8, 0.7, math.nan, 20)})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.csv", "evaluation.json", "report.html"]
+    back = Evaluation.from_json((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert back.rows[: len(evaluation.rows)] == evaluation.rows and back.facts["title"] == "Run"
+    assert math.isnan(back.figure("behaviour", "kto", "auc").high) and back.portraits == evaluation.portraits
+    table = list(csv.DictReader((tmp_path / "evaluation.csv").open(encoding="utf-8")))
+    assert len(table) == len(evaluation.rows) + 1
+    for line, one in zip(table, evaluation.rows, strict=False):
+        assert (line["who"], line["note"], float(line["value"])) == (one.who, one.note, one.estimate.value)
+
+
+def test_a_second_report_replaces_the_first(evaluation: Evaluation, tmp_path: Path) -> None:
+    write_report(tmp_path, title="First", evaluation=evaluation)
+    path = write_report(tmp_path, title="Second", evaluation=evaluation)
+    assert "<h1>Second</h1>" in path.read_text(encoding="utf-8") and len(list(tmp_path.iterdir())) == 3
+
+
+def test_one_stage_on_one_split_is_enough() -> None:
+    rows = (
+        row("cells", "base", "stage", 0.1),
+        row("cells", FLOOR, "floor", 0.01),
+        row("cells", "uniform", "null", 0.2),
+    )
+    text = print_table(Evaluation("select", ("base",), rows))
+    assert cells(text, "base")[0] == "100.0 ±3.0" and "changed" not in text

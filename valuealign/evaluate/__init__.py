@@ -1,0 +1,34 @@
+"""A model's answers against weighted people, beside null models and the noise floor.
+
+An ``Exam`` is made once from a survey and its splits; it holds all that judging needs, so that a
+worker or a gate can judge without the survey. The truth of a part (``select`` or ``report``) comes
+from that part's people only, who share no person with the training targets; the null models come
+from the training people. Truth is never shrunk. docs/evaluation.md says what each figure means.
+
+Shape letters: ``C`` cells of a panel, ``K`` options (padded with NaN), ``B`` bootstrap resamples,
+``I`` items of a panel, ``P`` people, ``G`` groups.
+"""
+
+from __future__ import annotations
+
+from valuealign.evaluate.exam import Exam, Key, build_exam
+from valuealign.evaluate.judge import Panel
+from valuealign.evaluate.record import BASELINE, BEHAVIOUR, FLOOR, HALF, HELD_OUT, SPLITS, Evaluation, Portrait, Row
+from valuealign.metrics import behaviour_auc
+
+__all__ = [
+    "BASELINE",
+    "BEHAVIOUR",
+    "FLOOR",
+    "HALF",
+    "HELD_OUT",
+    "SPLITS",
+    "Evaluation",
+    "Exam",
+    "Key",
+    "Panel",
+    "Portrait",
+    "Row",
+    "behaviour_auc",
+    "build_exam",
+]

@@ -1,0 +1,279 @@
+"""The exam: what a model is asked, what people answered, and all that judging needs besides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from valuealign.errors import ModelError, SplitError
+from valuealign.evaluate.judge import Ints, Judge, Panel, Part
+from valuealign.evaluate.nulls import Nulls, Pair
+from valuealign.evaluate.record import HELD_OUT, Evaluation, Portrait, Row
+from valuealign.metrics import Floats, jsd_bits, softmax
+from valuealign.metrics.intervals import FEW
+from valuealign.population import ShareTable, membership, person_codes, tabulate
+from valuealign.signals.targets import question
+from valuealign.splits import Splits
+from valuealign.surveys.table import Survey
+from valuealign.types import EVERYONE, Cell, Group, Item
+
+Key = tuple[str, str, str]  # split, item id, group name
+PARTS: tuple[Part, ...] = ("select", "report")
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What is asked and what people answered. Made by ``build_exam``; picklable, needs no survey."""
+
+    cells: tuple[Cell, ...]
+    panels: tuple[Panel, ...]
+    positions_CK: Floats
+    items: tuple[Item, ...]
+    facts: Mapping[str, Any]
+    seed: int
+
+    def distances(
+        self, logps: Sequence[Sequence[float] | Floats], part: Part = "select"
+    ) -> tuple[Floats, tuple[Key, ...]]:
+        """Per-cell Jensen-Shannon divergence (bits) of all splits of ``part``, and their keys.
+
+        ``logps``: one array [K] for each of ``cells``, raw log-probabilities in nats. No cell
+        appears twice. Raises ModelError for log-probabilities that are NaN or leave no option.
+        """
+        logp_CK = self._padded(logps, "the model")
+        panels = [panel for panel in self.panels if panel.part == part]
+        apart = [jsd_bits(softmax(logp_CK[panel.cell_C]), panel.truth_CK) for panel in panels]
+        keys = [
+            (panel.split, item, group)
+            for panel in panels
+            for item, group in zip(panel.items, panel.groups, strict=True)
+        ]
+        return np.concatenate(apart) if apart else np.zeros(0), tuple(keys)
+
+    def only(self, part: Part) -> Exam:
+        """The same exam with the questions of one part alone: what a sweep or a gate needs to score."""
+        panels = [panel for panel in self.panels if panel.part == part]
+        used = np.unique(np.concatenate([panel.cell_C for panel in panels])) if panels else np.zeros(0, np.intp)
+        moved = tuple(replace(panel, cell_C=np.searchsorted(used, panel.cell_C)) for panel in panels)
+        cells = tuple(self.cells[c] for c in used)
+        return replace(self, cells=cells, panels=moved, positions_CK=self.positions_CK[used])
+
+    def judge(
+        self, logps_by_stage: Mapping[str, Sequence[Sequence[float] | Floats]], *, part: Part = "report"
+    ) -> Evaluation:
+        """Every stage on every split of ``part``, beside the nulls, the noise floor and each other.
+
+        Arrays as in ``distances``. Intervals resample respondents and items jointly. Raises
+        ModelError as ``distances`` does.
+        """
+        logps = {stage: self._padded(given, stage) for stage, given in logps_by_stage.items()}
+        rows: list[Row] = []
+        donor_C = self._donors()
+        for panel in self.panels:
+            if panel.part == part:
+                rows += Judge(panel, self.positions_CK[panel.cell_C], donor_C[panel.cell_C], self.seed).rows(logps)
+        facts = {key: value for key, value in self.facts.items() if key not in ("select", "report")}
+        return Evaluation(part, tuple(logps), tuple(rows), {**facts, **self.facts[part]}, self._portraits(logps, part))
+
+    def _padded(self, logps: Sequence[Sequence[float] | Floats], stage: str) -> Floats:
+        assert len(logps) == len(self.cells), "one array of log-probabilities a cell"
+        logp_CK = np.full((len(self.cells), self.positions_CK.shape[1]), np.nan)
+        for c, (cell, given) in enumerate(zip(self.cells, logps, strict=True)):
+            one_K = np.asarray(given, dtype=np.float64)
+            assert one_K.shape == (len(cell.completions),), "one log-probability an option"
+            if np.isnan(one_K).any() or not np.isfinite(one_K.max()):
+                raise ModelError(
+                    "the log-probabilities are not finite",
+                    where=f"{stage}, {cell.source}, {cell.group}",
+                    mend="the training diverged: lower its learning_rate",
+                )
+            logp_CK[c, : len(one_K)] = one_K
+        return logp_CK
+
+    def _donors(self) -> Ints:
+        """For each cell another cell of the same item, by a random cycle over the item's cells."""
+        rng = np.random.default_rng([self.seed, 0x646F6E6F72])
+        source_C = np.array([cell.source for cell in self.cells])
+        donor_C = np.arange(len(self.cells), dtype=np.intp)
+        for source in np.unique(source_C):
+            places = rng.permutation(np.flatnonzero(source_C == source))
+            donor_C[places] = np.roll(places, 1)
+        return donor_C
+
+    def _portraits(self, logps: Mapping[str, Floats], part: Part) -> tuple[Portrait, ...]:
+        items = {item.id: item for item in self.items}
+        found = []
+        for panel in self.panels:
+            if (panel.split, panel.part) != ("everyone", part):
+                continue
+            for item_id, c, truth_K in zip(panel.items, panel.cell_C, panel.truth_CK, strict=True):
+                item = items[item_id]
+                k = len(item.options)
+                stages = {stage: tuple(softmax(logp_CK[c])[:k].tolist()) for stage, logp_CK in logps.items()}
+                options = tuple(option.text for option in item.options)
+                found.append(Portrait(item_id, item.text, options, tuple(truth_K[:k].tolist()), stages))
+        place = {item.id: i for i, item in enumerate(self.items)}
+        return tuple(sorted(found, key=lambda one: place[one.item]))
+
+
+def build_exam(
+    survey: Survey,
+    weights_P: Floats,
+    groups: Sequence[Group],
+    splits: Splits,
+    *,
+    bootstrap: int,
+    seed: int,
+    most: int = 600,
+    most_seen: int = 200,
+) -> Exam:
+    """The exam of a survey: what to ask, the truth of both parts, nulls and ``bootstrap`` resamples.
+
+    ``most`` cells a held-out split and part (``most_seen`` of the trained ones) are kept, chosen by
+    a hash, so that scoring stays quick. The survey weights are held fixed over resamples. Raises
+    SplitError where no cell is left to judge.
+    """
+    train = tabulate(survey, weights_P, groups, multiplicity_P=_part(splits, 0))
+    chosen = {key: pairs for key, pairs in _chosen(splits, most, most_seen, seed).items() if pairs}
+    asked = sorted(
+        {pair for pairs in chosen.values() for pair in pairs},
+        key=lambda pair: (train.group_index[pair[1]], train.item_index[pair[0]]),
+    )
+    if not asked:
+        raise SplitError(
+            "no cell is left to judge", where="splits", mend="hold out items, groups or cells, or read more people"
+        )
+    items = {item.id: item for item in train.items}
+    place = {pair: c for c, pair in enumerate(asked)}
+    width = train.shares_GIK.shape[2]
+    guesses = Nulls(train, set(splits.train))
+    facts: dict[str, Any] = {"train_people": _persons(survey, splits, 0), "bootstrap": bootstrap}
+    panels: list[Panel] = []
+    for number, part in enumerate(PARTS, start=1):
+        mine = {split: pairs for (split, of), pairs in chosen.items() if of == part}
+        truth = tabulate(survey, weights_P, groups, multiplicity_P=_part(splits, number))
+        drawn = _resample(survey, weights_P, splits, number, mine, bootstrap, width, seed)
+        facts[part] = {"people": _persons(survey, splits, number), "splits": {}}
+        for split, pairs in mine.items():
+            cell_C = np.array([place[pair] for pair in pairs], dtype=np.intp)
+            panel = _panel(split, part, pairs, cell_C, truth, drawn[split], guesses)
+            panels.append(panel)
+            facts[part]["splits"][split] = _describe(panel)
+    flat = [[1.0 / len(items[item].options)] * len(items[item].options) for item, _ in asked]
+    # What people answered stays out of the cells, so that nobody trains on an exam by mistake.
+    cells = tuple(
+        question(items[item], group, shares, [0.0] * len(shares), n_eff=0.0)
+        for (item, group), shares in zip(asked, flat, strict=True)
+    )
+    positions_CK = np.full((len(cells), width), np.nan)
+    for c, cell in enumerate(cells):
+        positions_CK[c, : len(cell.positions)] = cell.positions
+    return Exam(cells, tuple(panels), positions_CK, train.items, facts, seed)
+
+
+def _part(splits: Splits, number: int) -> NDArray[np.int64]:
+    return np.where(splits.person_P == number, 1, 0)
+
+
+def _persons(survey: Survey, splits: Splits, number: int) -> int:
+    return len(np.unique(person_codes(survey)[0][_part(splits, number) > 0]))
+
+
+def _chosen(splits: Splits, most: int, most_seen: int, seed: int) -> dict[tuple[str, Part], tuple[Pair, ...]]:
+    """The pairs of each panel. Trained pairs that name no group become the split ``everyone``."""
+
+    def by_hash(pair: Pair) -> str:
+        return hashlib.sha256(f"{seed}:{pair[0]}:{pair[1].name}".encode()).hexdigest()
+
+    found: dict[tuple[str, Part], tuple[Pair, ...]] = {}
+    for part in PARTS:
+        for split in HELD_OUT:
+            found[split, part] = tuple(sorted(splits.pairs.get((split, part), ()), key=by_hash)[:most])
+        seen = sorted(splits.pairs.get(("seen", part), ()), key=by_hash)
+        found["everyone", part] = tuple(pair for pair in seen if pair[1] == EVERYONE)[:most]
+        found["seen", part] = tuple(pair for pair in seen if pair[1] != EVERYONE)[:most_seen]
+    return found
+
+
+def _panel(
+    split: str,
+    part: Part,
+    pairs: Sequence[Pair],
+    cell_C: Ints,
+    truth: ShareTable,
+    drawn_BCK: NDArray[np.float32],
+    guesses: Nulls,
+) -> Panel:
+    where = [(truth.group_index[group], truth.item_index[item]) for item, group in pairs]
+    return Panel(
+        split=split,
+        part=part,
+        cell_C=cell_C,
+        items=tuple(item for item, _ in pairs),
+        groups=tuple(group.name for _, group in pairs),
+        truth_CK=np.array([truth.shares_GIK[g, i] for g, i in where]),
+        n_eff_C=np.array([truth.n_eff_GI[g, i] for g, i in where]),
+        resampled_BCK=drawn_BCK,
+        nulls=guesses.of(split, pairs),
+        half_CK=np.array([guesses.table.shares_GIK[g, i] for g, i in where]),
+    )
+
+
+def _describe(panel: Panel) -> dict[str, Any]:
+    items = len(set(panel.items))
+    how = "respondents and items resampled jointly"
+    if items == 1:
+        how = "respondents resampled; a single item, so items are not"
+    elif items < FEW:
+        how += f", widened for {items} items (Student's t)"
+    return {
+        "cells": len(panel.items),
+        "items": items,
+        "groups": len(set(panel.groups)),
+        "median_n_eff": float(np.median(panel.n_eff_C)),
+        "interval": how,
+    }
+
+
+def _resample(
+    survey: Survey,
+    weights_P: Floats,
+    splits: Splits,
+    number: int,
+    pairs: Mapping[str, Sequence[Pair]],
+    bootstrap: int,
+    width: int,
+    seed: int,
+) -> dict[str, NDArray[np.float32]]:
+    """Shares [B, C, K] of every split's pairs for resampled persons of the part (NaN: nobody answered).
+
+    A person with several rows is drawn with all of them. One matrix product a pair, over the
+    group's members only, so that the cost follows the cells asked, not people x groups x items.
+    """
+    rng = np.random.default_rng([seed, number, 0x6578616D])
+    person_P, _ = person_codes(survey)
+    rows = np.flatnonzero(_part(splits, number))
+    drawable, of_row = np.unique(person_P[rows], return_inverse=True)
+    drawn_BP = rng.multinomial(len(drawable), np.full(len(drawable), 1 / len(drawable)), size=bootstrap)
+    mass_BP = (drawn_BP[:, of_row] * weights_P[rows]).astype(np.float32)
+    groups = sorted({group for some in pairs.values() for _, group in some})
+    member_PG = membership(survey, groups)[rows]
+    answers = {item: survey.people[item].fill_null(-1).to_numpy()[rows] for some in pairs.values() for item, _ in some}
+    options = {item.id: len(item.options) for item in survey.codebook.items}
+    shares = {split: np.full((bootstrap, len(some), width), np.nan, np.float32) for split, some in pairs.items()}
+    for g, group in enumerate(groups):
+        inside = np.flatnonzero(member_PG[:, g])
+        mass_BM = mass_BP[:, inside]
+        for split, some in pairs.items():
+            for c, (item, _) in ((c, pair) for c, pair in enumerate(some) if pair[1] == group):
+                chosen_MK = (answers[item][inside, None] == np.arange(options[item])).astype(np.float32)
+                mass_BK = mass_BM @ chosen_MK
+                total_B = mass_BK.sum(1, keepdims=True)
+                empty = np.full_like(mass_BK, np.nan)
+                shares[split][:, c, : options[item]] = np.divide(mass_BK, total_B, out=empty, where=total_B > 0)
+    return shares

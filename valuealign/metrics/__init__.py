@@ -1,0 +1,52 @@
+"""How far a model's answers are from the people's. Arrays in, arrays or an Estimate out.
+
+``METRICS`` maps a name to a measure of shares against shares; a new one is a file and a line
+here. Shape letters: ``K`` options (NaN beyond an item's own), ``C`` cells, ``B`` resamples; ``...``
+stands for any leading axes.
+"""
+
+from __future__ import annotations
+
+from valuealign.metrics.behaviour import behaviour_auc, pairing
+from valuealign.metrics.distances import (
+    Floats,
+    Metric,
+    Parts,
+    dispersion_parts,
+    entropy_bits,
+    jsd_bits,
+    mean_of,
+    mode_accuracy,
+    on_scale,
+    raw_mass,
+    softmax,
+    total_variation,
+    wasserstein,
+)
+from valuealign.metrics.intervals import interval, ratio_draws
+
+METRICS: dict[str, Metric] = {
+    "jsd_bits": Metric("Jensen-Shannon divergence", "bits", "lower", mean_of(jsd_bits)),
+    "wasserstein": Metric("ordinal Wasserstein distance", "share of the scale", "lower", on_scale(wasserstein)),
+    "total_variation": Metric("total variation distance", "share", "lower", mean_of(total_variation)),
+    "mode_accuracy": Metric("most chosen answer named", "share of cells", "higher", mean_of(mode_accuracy)),
+    "dispersion": Metric("dispersion ratio", "model / people", "near 1", dispersion_parts),
+}
+
+__all__ = [
+    "METRICS",
+    "Floats",
+    "Metric",
+    "Parts",
+    "behaviour_auc",
+    "entropy_bits",
+    "interval",
+    "jsd_bits",
+    "mode_accuracy",
+    "pairing",
+    "ratio_draws",
+    "raw_mass",
+    "softmax",
+    "total_variation",
+    "wasserstein",
+]

@@ -1,0 +1,20 @@
+"""What builds cells. A new signal is a file and a line in ``SIGNALS``; every entry returns a list of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from valuealign.signals.binary import Mark, collapse, read_binary
+from valuealign.signals.feedback import feedback_cells
+from valuealign.signals.pairs import read_pairs
+from valuealign.signals.targets import question, survey_cells
+from valuealign.types import Cell
+
+SIGNALS: dict[str, Callable[..., list[Cell]]] = {
+    "targets": survey_cells,
+    "binary": read_binary,
+    "pairs": read_pairs,
+    "feedback": feedback_cells,
+}
+
+__all__ = ["SIGNALS", "Mark", "collapse", "feedback_cells", "question", "read_binary", "read_pairs", "survey_cells"]
