@@ -1,0 +1,303 @@
+"""The offline loop: stages of terms, each an objective on cells, as a generator of step reports.
+
+An optimizer step sees a fixed number of cells of each term. Every loss is divided by the global
+mass of the whole step, known beforehand from the plan, so that neither ranks, nor packing, nor
+accumulation changes the gradient. Shapes: ``N`` branches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from valuealign.config import DistributionConfig, KtoConfig, RunConfig, TrainConfig
+from valuealign.engine import row_tokens
+from valuealign.errors import ConfigError
+from valuealign.objectives import OBJECTIVES
+from valuealign.objectives.kto import LambdaRule, lambda_rule, mismatch
+from valuealign.packing import Row, Weigh, collate, micro_batches, step_cells, wanted, weighed
+from valuealign.prompts import ChatTokenizer, render
+from valuealign.types import Cell, Engine, StepReport
+
+
+@dataclass(frozen=True)
+class Term:
+    """An objective on cells with a weight. ``mismatched`` asks for KTO's z0 of open answers."""
+
+    name: str
+    objective: str
+    cells: tuple[Cell, ...]
+    hyper: Mapping[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+    weigh: Weigh = "equal"
+    shrink: float = 50.0
+    mismatched: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Terms trained together. The first term's cells set the number of steps."""
+
+    name: str
+    terms: tuple[Term, ...]
+    epochs: float
+    learning_rate: float
+    cells_per_step: int
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the stage, at least one."""
+        cells = len(self.terms[0].cells)
+        return max(1, round(self.epochs * cells / min(self.cells_per_step, cells)))
+
+    @property
+    def referenced(self) -> tuple[Cell, ...]:
+        """The cells whose reference log-probabilities the stage needs, in order."""
+        cells = [c for term in self.terms if OBJECTIVES[term.objective].reference for c in term.cells]
+        pairs = [c for term in self.terms if term.mismatched for c in mismatched_cells(term.cells)]
+        return tuple(cells + pairs)
+
+
+def distribution_term(cells: Sequence[Cell], config: DistributionConfig, *, weight: float = 1.0) -> Term:
+    """Survey cells under the distribution loss: stage 1, and the anchor of every later stage."""
+    hyper = {"distance": config.distance, "raw_mass": config.raw_mass}
+    return Term("survey", "distribution", tuple(cells), hyper, weight, config.weigh, config.shrink)
+
+
+def kto_term(cells: Sequence[Cell], config: KtoConfig) -> Term:
+    """Cells under KTO. Raises ConfigError on combinations whose fixed point would not be the people's."""
+    closed = {cell.closed for cell in cells}
+    if config.negatives == "policy":
+        if closed != {True}:
+            raise ConfigError(
+                "negatives: policy needs closed answer sets", where="kto.negatives", mend="set kto.on: survey"
+            )
+        if config.lambda_d != config.lambda_u:
+            raise ConfigError(
+                "negatives: policy has the people's shares as its fixed point only if lambda_d = lambda_u",
+                where=f"kto.lambda_d={config.lambda_d}, kto.lambda_u={config.lambda_u}",
+                mend="make them equal, or set kto.negatives: human",
+            )
+    if config.z0 == "options" and closed != {True}:
+        raise ConfigError("z0: options needs closed answer sets", where="kto.z0", mend="set kto.z0: auto or mismatched")
+    if config.z0 == "mismatched" and closed != {False}:
+        raise ConfigError("z0: mismatched is for open answers", where="kto.z0", mend="set kto.z0: auto or options")
+    hyper = {
+        "beta": config.beta,
+        "lambda_d": config.lambda_d,
+        "lambda_u": config.lambda_u,
+        "negatives": config.negatives,
+        "z0_closed": "none" if config.z0 == "none" else "options",
+    }
+    # Open answers keep their masses: collapse is exact, and a prompt that more people judged counts for more.
+    unit = sum(c.mass for c in cells) / len(cells)
+    scaled = tuple(_scaled(c, 1 / unit) for c in cells)
+    # One prompt alone has no other prompt to borrow a completion from; its z0 is 0.
+    mismatched = config.z0 != "none" and False in closed and len({c.prompt for c in cells}) > 1
+    return Term("behaviour", "kto", scaled, hyper, 1.0, "mass" if False in closed else "equal", 50.0, mismatched)
+
+
+def update_stage(config: RunConfig, feedback: Sequence[Cell], survey: Sequence[Cell]) -> Stage:
+    """The stage that learns from accepted feedback: KTO on it, the survey mixed in as the anchor."""
+    u = config.update
+    terms = [kto_term(feedback, KtoConfig(beta=u.beta))]
+    if u.anchor:
+        terms.append(distribution_term(survey, config.distribution, weight=u.anchor))
+    return Stage("update", tuple(terms), u.epochs, u.learning_rate, u.cells_per_step, config.seed + 2)
+
+
+def _scaled(cell: Cell, factor: float) -> Cell:
+    return replace(
+        cell,
+        desirable=tuple(d * factor for d in cell.desirable),
+        undesirable=tuple(u * factor for u in cell.undesirable),
+    )
+
+
+def weighted_lambda_rule(cells: Sequence[Cell], config: KtoConfig) -> LambdaRule:
+    """The paper's guidance on lambda_d and lambda_u, on these cells' masses."""
+    n_d, n_u = sum(sum(c.desirable) for c in cells), sum(sum(c.undesirable) for c in cells)
+    low, high = config.lambda_range
+    return lambda_rule(n_d, n_u, lambda_d=config.lambda_d, lambda_u=config.lambda_u, low=low, high=high)
+
+
+def plan_stages(config: RunConfig, survey: Sequence[Cell], behaviour: Sequence[Cell]) -> tuple[Stage, ...]:
+    """The stages that a configuration asks for.
+
+    Args:
+        config: the run.
+        survey: the training cells of the survey.
+        behaviour: the training cells of the behaviour feedback (survey cells with human
+            negatives for ``kto.on: survey``).
+    """
+    stages = []
+    for name in config.stages:
+        if name == "distribution":
+            d = config.distribution
+            stages.append(
+                Stage(name, (distribution_term(survey, d),), d.epochs, d.learning_rate, d.cells_per_step, config.seed)
+            )
+        else:
+            k = config.kto
+            terms = [kto_term(behaviour, k)]
+            if k.anchor and k.on == "behaviour":
+                terms.append(distribution_term(survey, config.distribution, weight=k.anchor))
+            stages.append(Stage(name, tuple(terms), k.epochs, k.learning_rate, k.cells_per_step, config.seed + 1))
+    return tuple(stages)
+
+
+def mismatched_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """For each cell its prompt with a completion of another prompt, weighted by the cell's mass.
+
+    Cells are ordered by key; each borrows from the next one with another prompt. So the pairing is
+    fixed by the cells alone, whatever the batch or the ranks.
+    """
+    order = sorted(cells, key=lambda c: c.key)
+    paired = {}
+    for i, cell in enumerate(order):
+        others = (order[(i + shift) % len(order)] for shift in range(1, len(order)))
+        other = next((o for o in others if o.prompt != cell.prompt), None)
+        if other is None:
+            raise ConfigError(
+                "z0: mismatched needs at least two different prompts", where="kto.z0", mend="set kto.z0: none"
+            )
+        borrowed = other.completions[int(cell.key[:8], 16) % len(other.completions)]
+        paired[cell.key] = replace(
+            cell, completions=(borrowed,), desirable=(cell.mass,), undesirable=(0.0,), positions=()
+        )
+    return tuple(paired[c.key] for c in cells)
+
+
+def learning_rate(step: int, *, steps: int, peak: float, warmup: float) -> float:
+    """Linear warm-up over a share of the steps, then cosine to a tenth of the peak."""
+    warm = max(1, round(warmup * steps))
+    if step < warm:
+        return peak * (step + 1) / warm
+    along = (step - warm) / max(1, steps - warm)
+    return peak * (0.1 + 0.9 * (1 + math.cos(math.pi * along)) / 2)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A term with its rows rendered, and its mismatched rows beside them (row i pairs with cell i)."""
+
+    term: Term
+    rows: tuple[Row, ...]
+    pairs: tuple[Row, ...]
+
+
+def learn(
+    engine: Engine,
+    stage: Stage,
+    tokenizer: ChatTokenizer,
+    *,
+    train: TrainConfig,
+    pad_id: int,
+    packed: bool,
+    reference: Sequence[np.ndarray] = (),
+    start: int = 0,
+) -> Iterator[StepReport]:
+    """Train a stage from step ``start``, yielding a report after each optimizer step.
+
+    ``reference`` holds log pi_ref [K] for ``stage.referenced``. All ranks call this alike.
+    """
+    terms = _prepare(stage, tokenizer, reference)
+    for step in range(start, stage.steps):
+        began = time.perf_counter()
+        rate = learning_rate(step, steps=stage.steps, peak=stage.learning_rate, warmup=train.warmup)
+        sums, tokens = _accumulate(engine, stage, terms, step, train=train, pad_id=pad_id, packed=packed)
+        norm = engine.step(rate)
+        names = sorted(sums)
+        flat = engine.all_sum(
+            torch.tensor([[sums[n][0], sums[n][1]] for n in names] + [[tokens, 0.0]], dtype=torch.float64)
+        )
+        means = {n: float(t / c) if c else 0.0 for n, (t, c) in zip(names, flat[:-1].tolist(), strict=True)}
+        loss = means.pop("loss")
+        seconds = time.perf_counter() - began
+        yield StepReport(stage.name, step + 1, stage.steps, loss, means, int(flat[-1, 0]), seconds, rate, norm)
+
+
+def _prepare(stage: Stage, tokenizer: ChatTokenizer, reference: Sequence[np.ndarray]) -> list[_Ready]:
+    logps = iter(reference)
+    ready = []
+    for term in stage.terms:
+        referenced = OBJECTIVES[term.objective].reference
+        rows = []
+        for cell in term.cells:
+            scaled, weight = weighed(cell, term.weigh, shrink=term.shrink)
+            rows.append(Row(render(scaled, tokenizer), tuple(next(logps)) if referenced else (), weight))
+        ready.append(_Ready(term, tuple(rows), ()))
+    for i, term in enumerate(stage.terms):
+        if term.mismatched:
+            cells = mismatched_cells(term.cells)
+            pairs = tuple(
+                Row(render(cell, tokenizer), tuple(next(logps)), row.weight)
+                for cell, row in zip(cells, ready[i].rows, strict=True)
+            )
+            ready[i] = replace(ready[i], pairs=pairs)
+    assert next(logps, None) is None, "reference must match stage.referenced"
+    return ready
+
+
+def _accumulate(
+    engine: Engine, stage: Stage, terms: Sequence[_Ready], step: int, *, train: TrainConfig, pad_id: int, packed: bool
+) -> tuple[dict[str, tuple[float, float]], int]:
+    """Forward and backward of one optimizer step on this rank; sums of loss and statistics."""
+    jobs: list[tuple[_Ready, list[Row], float, dict[str, Any]]] = []
+    for number, ready in enumerate(terms):
+        per_step = min(stage.cells_per_step, len(ready.rows))
+        chosen = step_cells(len(ready.rows), step=step, cells_per_step=per_step, seed=stage.seed + 1000 * number)
+        objective, hyper = OBJECTIVES[ready.term.objective], dict(ready.term.hyper)
+        negatives = {"negatives": hyper["negatives"]} if "negatives" in hyper else {}
+        mass = float(objective.mass(wanted([ready.rows[i] for i in chosen]), **negatives))
+        if ready.pairs:
+            pairs = [ready.pairs[i] for i in chosen]
+            hyper["z0_open"] = _z0(engine, pairs, train=train, pad_id=pad_id, packed=packed)
+        tokens = [row_tokens(ready.rows[i].rendered, packed) for i in chosen]
+        for group in micro_batches(tokens, token_budget=train.token_budget, ranks=engine.world)[engine.rank]:
+            rows = [ready.rows[chosen[j]] for j in group] or [replace(ready.rows[chosen[0]], weight=0.0)]
+            jobs.append((ready, rows, mass, hyper))
+    sums: dict[str, tuple[float, float]] = {}
+    tokens_seen = 0
+    for n, (ready, rows, mass, hyper) in enumerate(jobs):
+        batch = collate(rows, pad_id=pad_id, packed=packed)
+        logp_N = engine.score(batch)
+        moved = type(batch.wanted)(**{k: v.to(logp_N.device) for k, v in vars(batch.wanted).items()})
+        terms_out = OBJECTIVES[ready.term.objective].loss(logp_N, moved, **hyper)
+        loss = ready.term.weight * terms_out.loss.total / mass
+        engine.backward(loss)
+        # The step's loss is a sum over terms of means, so its own count is one per step.
+        _add(sums, "loss", float(loss.detach()), 1.0 if n == 0 and engine.rank == 0 else 0.0)
+        for name, value in terms_out.stats.items():
+            _add(sums, name, float(value.total), float(value.count))
+        tokens_seen += batch.tokens if any(row.weight for row in rows) else 0  # padding is no work
+    return sums, tokens_seen
+
+
+def _z0(engine: Engine, pairs: Sequence[Row], *, train: TrainConfig, pad_id: int, packed: bool) -> Tensor:
+    """KTO's reference point for open answers: a mass-weighted mean over the whole step, then clamped."""
+    plan = micro_batches(
+        [row_tokens(r.rendered, packed) for r in pairs], token_budget=train.token_budget, ranks=engine.world
+    )
+    total = torch.zeros(2, dtype=torch.float64)
+    with torch.no_grad():
+        for group in plan[engine.rank]:
+            rows = [pairs[i] for i in group] or [replace(pairs[0], weight=0.0)]
+            batch = collate(rows, pad_id=pad_id, packed=packed)
+            part = mismatch(engine.score(batch).cpu(), batch.wanted)
+            total += torch.stack([part.total.double(), part.count.double()])
+    total = engine.all_sum(total)
+    return (total[0] / total[1].clamp(min=1e-12)).clamp(min=0).float()
+
+
+def _add(sums: dict[str, tuple[float, float]], name: str, total: float, count: float) -> None:
+    before = sums.get(name, (0.0, 0.0))
+    sums[name] = (before[0] + total, before[1] + count)

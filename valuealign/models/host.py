@@ -1,0 +1,94 @@
+"""A base model with several versions' adapters over it, for serving: one copy of the weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from valuealign.models.adapters import attach_adapter
+from valuealign.models.generate import Answer, generate
+from valuealign.models.load import load_base
+from valuealign.models.score import CellModel
+from valuealign.packing import Row, collate, micro_batches
+from valuealign.prompts import render
+from valuealign.types import Cell, Message
+
+
+class Host:
+    """Answers and scores with any loaded version. Calls are serialised: adapters are switched in place."""
+
+    def __init__(self, path: str, dtype: str = "float32", *, device: str = "cpu", token_budget: int = 4096) -> None:
+        base = load_base(path, dtype=dtype, device=device)
+        self._base, self.tokenizer = base.model, base.tokenizer
+        self._adapted: Any = None
+        self._names: list[str] = []
+        self._lock = threading.RLock()
+        self._device, self._token_budget = device, token_budget
+
+    def load(self, version: str, folder: Path) -> None:
+        """Attach a version's adapter (no-op if attached). Raises ModelError if it does not fit."""
+        with self._lock:
+            if version not in self._names:
+                self._adapted = attach_adapter(self._adapted or self._base, folder, name=_adapter_name(version))
+                self._names.append(version)
+
+    def unload(self, version: str) -> None:
+        """Detach a version's adapter; the last one stays, since the base alone is never served."""
+        with self._lock:
+            if version in self._names and len(self._names) > 1:
+                self._adapted.delete_adapter(_adapter_name(version))
+                self._names.remove(version)
+
+    def loaded(self) -> tuple[str, ...]:
+        """The attached versions, oldest first."""
+        return tuple(self._names)
+
+    def generate(
+        self,
+        version: str,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> Answer:
+        """Answer a chat with an attached version."""
+        with self._lock:
+            self._adapted.set_adapter(_adapter_name(version))
+            return generate(
+                self._adapted, self.tokenizer, messages, max_tokens=max_tokens, temperature=temperature, seed=seed
+            )
+
+    @torch.no_grad()
+    def score(self, version: str | None, cells: Sequence[Cell]) -> list[np.ndarray]:
+        """Raw log-probabilities [K] of every cell's completions under an attached version.
+
+        ``None`` is the base itself; it can be scored only before a version is attached.
+        """
+        with self._lock:
+            if version is not None:
+                self._adapted.set_adapter(_adapter_name(version))
+            assert version is not None or self._adapted is None, "score the base first"
+            model = CellModel(self._adapted or self._base)
+            rendered = [render(c, self.tokenizer) for c in cells]  # type: ignore[arg-type]
+            found: dict[int, np.ndarray] = {}
+            for group in micro_batches([r.tokens for r in rendered], token_budget=self._token_budget, ranks=1)[0]:
+                if not group:
+                    continue
+                batch = collate(
+                    [Row(rendered[i]) for i in group], pad_id=self.tokenizer.pad_token_id, packed=model.packed
+                )
+                logp_N = model(batch).double().cpu().numpy()
+                ends = np.cumsum([len(rendered[i].completion_ids) for i in group])
+                found |= dict(zip(group, np.split(logp_N, ends[:-1]), strict=True))
+            return [found[i] for i in range(len(cells))]
+
+
+def _adapter_name(version: str) -> str:
+    # PEFT makes module names of adapter names: no dots, no slashes.
+    return version.replace(".", "_").replace("/", "_").replace("@", "_")

@@ -1,0 +1,120 @@
+"""Loading a checkpoint: the seed model or any Hugging Face folder; safetensors only, no remote code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from valuealign.errors import ModelError
+from valuealign.models.seed import ensure_seed
+
+# Architectures whose layers are plain causal attention, so that a 4-D mask means what it says.
+PLAIN_CAUSAL = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt_neox", "olmo", "olmo2", "phi3", "stablelm"}
+)
+# Configuration keys under which logits are more than the head's matrix product.
+HEAD_EXTRAS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
+
+
+class Base(NamedTuple):
+    """A loaded base model: evaluation mode (no dropout), all weights frozen."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path
+
+
+class Abilities(NamedTuple):
+    """What the engine may do with an architecture, and why not."""
+
+    packed: bool
+    plain_head: bool
+    why: str
+
+
+def resolve(path: str, *, progress: Callable[[str], None] = print) -> Path:
+    """The folder of ``seed`` (made on first use) or of a Hugging Face checkpoint, checked.
+
+    Raises ModelError if the folder, its config or its safetensors are missing.
+    """
+    if path == "seed":
+        return ensure_seed(progress=progress)
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        raise ModelError(
+            "no such model folder", where=path, mend="model.path takes 'seed' or a local Hugging Face folder"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError("the folder has no config.json", where=path, mend="point at a Hugging Face checkpoint folder")
+    if not list(folder.glob("*.safetensors")):
+        others = sorted(f.name for f in folder.glob("*.bin")) or ["no weights at all"]
+        raise ModelError(
+            f"the folder has no safetensors weights (found: {', '.join(others)})",
+            where=path,
+            mend="pickled weights are not loaded; save the model with save_pretrained(safe_serialization=True)",
+        )
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelError("the folder has no tokenizer.json", where=path, mend="save a fast tokenizer beside the model")
+    return folder
+
+
+def load_base(
+    path: str, *, dtype: str = "float32", device: str = "cpu", progress: Callable[[str], None] = print
+) -> Base:
+    """Load a base model and its tokenizer, frozen, with ``sdpa`` attention, for scoring or adapting.
+
+    Raises ModelError if it is missing, unsafe or not a causal language model.
+    """
+    folder = resolve(path, progress=progress)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", use_safetensors=True, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"the checkpoint cannot be loaded: {str(error).splitlines()[0]}",
+            where=path,
+            mend="it must be a causal language model in Hugging Face format, without code of its own",
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ModelError("the tokenizer has no EOS token", where=path, mend="set eos_token in tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked; any id will do
+    model.to(device).eval().requires_grad_(False)
+    return Base(model, tokenizer, folder)
+
+
+def abilities(config: Any) -> Abilities:
+    """What packing may do with a model configuration; ``why`` explains a fall-back."""
+    plain_head = not any(getattr(config, extra, None) for extra in HEAD_EXTRAS)
+    kind = getattr(config, "model_type", "unknown")
+    if kind not in PLAIN_CAUSAL:
+        return Abilities(False, plain_head, f"architecture '{kind}' is not known to be plain causal attention")
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if layers != {"full_attention"}:
+        return Abilities(
+            False, plain_head, f"'{kind}' has layers that are not full attention: {', '.join(sorted(layers))}"
+        )
+    sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if sliding:
+        return Abilities(False, plain_head, f"'{kind}' has a sliding window of {sliding}")
+    if getattr(config, "_attn_implementation", "sdpa") != "sdpa":
+        return Abilities(False, plain_head, "packed rows need sdpa attention")
+    return Abilities(True, plain_head, "")
+
+
+def fingerprint(folder: Path) -> str:
+    """Content hash (hex, 32 characters) of a checkpoint or adapter: weights, config, tokenizer."""
+    digest = hashlib.sha256()
+    for file in sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".json") and f.name != "card.json"):
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()[:32]

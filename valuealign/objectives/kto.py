@@ -1,0 +1,114 @@
+"""Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv 2402.01306), on masses.
+
+With r = log pi_theta(y|x) - log pi_ref(y|x) the value of a desirable completion is
+lambda_d sigma(beta (r - z0)) and of an undesirable one lambda_u sigma(beta (z0 - r)); the loss is
+E[lambda - value]. Equal rows are one mass, which for a given z0 is exact. On closed answer sets r
+and z0 use log-probabilities renormalised over the options.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from valuealign.objectives.branches import per_cell, renormalised, target_shares
+from valuealign.types import LossTerms, Sum, Wanted
+
+Negatives = Literal["human", "policy"]
+
+
+def mass(wanted: Wanted, *, negatives: Negatives = "human") -> Tensor:
+    """All desirable and undesirable mass of the batch, cell weights applied (a scalar)."""
+    weight_N = wanted.weight_C[wanted.cell_N]
+    if negatives == "policy":  # the model's own answers, as much of them as of the people's
+        return 2 * (weight_N * wanted.desirable_N).sum()
+    return (weight_N * (wanted.desirable_N + wanted.undesirable_N)).sum()
+
+
+def kto(
+    logp_N: Tensor,
+    wanted: Wanted,
+    *,
+    beta: float,
+    lambda_d: float = 1.0,
+    lambda_u: float = 1.0,
+    negatives: Negatives = "human",
+    z0_open: Tensor | None = None,
+    z0_closed: Literal["options", "none"] = "options",
+) -> LossTerms:
+    """KTO's loss per unit of mass (equations 7 and 8 of the paper); no gradient through z0.
+
+    Args:
+        logp_N: log-probabilities of whole completions under the policy, EOS included.
+        wanted: masses, and the reference's log-probabilities.
+        beta: how fast value saturates.
+        lambda_d: weight of desirable completions.
+        lambda_u: weight of undesirable completions.
+        negatives: ``policy`` makes the undesirable mass of a closed cell the model's own shares;
+            the people's shares are then the fixed point, and only then if lambda_d = lambda_u.
+        z0_open: the reference point of open cells, a scalar (see ``mismatch``); None means 0.
+        z0_closed: ``options``: sum_k pi_k (log pi_k - log pi_ref,k), exact; ``none``: 0.
+    """
+    cells = len(wanted.closed_C)
+    logq_N = renormalised(logp_N, wanted)
+    r_N = logq_N - renormalised(wanted.reference_N, wanted)
+    z0_C = torch.zeros(cells, dtype=r_N.dtype, device=r_N.device)
+    if z0_closed == "options":
+        z0_C = torch.where(wanted.closed_C, per_cell((logq_N.exp() * r_N).detach(), wanted.cell_N, cells), z0_C)
+    if z0_open is not None:
+        z0_C = torch.where(wanted.closed_C, z0_C, z0_open.to(z0_C))
+    desirable_N, undesirable_N = wanted.desirable_N, wanted.undesirable_N
+    if negatives == "policy":
+        assert lambda_d == lambda_u and bool(wanted.closed_C.all()), "checked where the run is configured"
+        undesirable_N = logq_N.exp().detach() * target_shares(wanted)[1][wanted.cell_N]
+    z0_N, weight_N = z0_C[wanted.cell_N], wanted.weight_C[wanted.cell_N]
+    value_d_N = torch.sigmoid(beta * (r_N - z0_N))
+    value_u_N = torch.sigmoid(beta * (z0_N - r_N))
+    loss_N = desirable_N * lambda_d * (1 - value_d_N) + undesirable_N * lambda_u * (1 - value_u_N)
+    count = mass(wanted, negatives=negatives)
+    d_N, u_N = weight_N * desirable_N, weight_N * undesirable_N
+    stats = {
+        "z0": Sum(((d_N + u_N) * z0_N).sum(), count),
+        "r_desirable": Sum((d_N * r_N).sum().detach(), d_N.sum()),
+        "r_undesirable": Sum((u_N * r_N).sum().detach(), u_N.sum()),
+    }
+    return LossTerms(Sum((weight_N * loss_N).sum(), count), stats)
+
+
+def mismatch(logp_N: Tensor, wanted: Wanted) -> Sum:
+    """What z0 of open answers is the mean of, clamped at 0 after it is reduced over all ranks.
+
+    The branches are completions that belong to other prompts; their desirable mass is the mass of
+    the cell they are paired with.
+    """
+    weight_N = wanted.weight_C[wanted.cell_N] * wanted.desirable_N
+    return Sum((weight_N * (logp_N - wanted.reference_N)).sum().detach(), weight_N.sum())
+
+
+class LambdaRule(NamedTuple):
+    """KTO's guidance on the two weights: ``ratio`` should lie in [``low``, ``high``]."""
+
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the ratio lies in the range."""
+        return self.low <= self.ratio <= self.high
+
+    def __str__(self) -> str:
+        verdict = "within" if self.holds else "outside"
+        return f"lambda_d n_d / (lambda_u n_u) = {self.ratio:.2f}, {verdict} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def lambda_rule(
+    n_d: float, n_u: float, *, lambda_d: float, lambda_u: float, low: float = 1.0, high: float = 4 / 3
+) -> LambdaRule:
+    """lambda_d n_d / (lambda_u n_u) with *weighted* n, against the range of the paper's eq. 8.
+
+    The first version of the paper gives [1, 4/3]; later ones print [1, 3/2].
+    """
+    return LambdaRule(lambda_d * n_d / (lambda_u * n_u) if n_u else float("inf"), low, high)

@@ -1,0 +1,50 @@
+"""The table of reference log-probabilities: computed once, read by all epochs, trials and ranks.
+
+It is content-addressed: the key hashes the model that scores, how it computes, and the cells'
+token ids, so a changed model, tokenizer, template or cell makes a new table, never a wrong hit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import feather
+
+from valuealign.types import Rendered
+
+Score = Callable[[Sequence[Rendered]], list[np.ndarray]]
+
+
+def table_key(rendered: Sequence[Rendered], identity: Mapping[str, str]) -> str:
+    """Hex key of a table. ``identity`` names base weights, adapter, dtype and kernel; token ids
+    stand for tokenizer and template."""
+    digest = hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode())
+    for row in rendered:
+        digest.update(json.dumps([row.prompt_ids, row.completion_ids]).encode())
+    return digest.hexdigest()[:32]
+
+
+def reference_logps(
+    rendered: Sequence[Rendered], *, score: Score, identity: Mapping[str, str], folder: Path, writer: bool = True
+) -> list[np.ndarray]:
+    """log pi_ref [K] of every row's completions, from the table in ``folder`` or made by ``score``.
+
+    Every rank calls this; ``score`` may be collective. Only the ``writer`` rank writes.
+    """
+    path = folder / f"{table_key(rendered, identity)}.arrow"
+    if path.is_file():
+        return [np.asarray(row, dtype=np.float64) for row in feather.read_table(path)["logp"].to_pylist()]
+    logps = score(rendered)
+    if writer:
+        folder.mkdir(parents=True, exist_ok=True)
+        table = pa.table({"cell": [r.cell.key for r in rendered], "logp": [logp.tolist() for logp in logps]})
+        aside = path.with_suffix(f".{os.getpid()}.aside")
+        feather.write_feather(table, aside)
+        os.replace(aside, path)
+    return logps
