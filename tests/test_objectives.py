@@ -296,10 +296,12 @@ def test_policy_negatives_have_the_people_as_fixed_point_and_human_ones_collapse
 
 
 def test_mismatch_is_the_mass_weighted_log_ratio() -> None:
-    total, count = mismatch(torch.tensor(LOGP), make_wanted(torch.float32))
+    found = mismatch(torch.tensor(LOGP), make_wanted(torch.float32))
     weights = [WEIGHT[c] * d for c, d in zip(CELL, DESIRABLE, strict=True)]
-    assert float(count) == pytest.approx(sum(weights), rel=1e-6)
-    assert float(total) == pytest.approx(sum(w * (a - b) for w, a, b in zip(weights, LOGP, REF, strict=True)), rel=1e-5)
+    assert float(found.count) == pytest.approx(sum(weights), rel=1e-6)
+    assert float(found.total) == pytest.approx(
+        sum(w * (a - b) for w, a, b in zip(weights, LOGP, REF, strict=True)), rel=1e-5
+    )
 
 
 def test_lambda_rule_and_log_mass() -> None:

@@ -12,7 +12,7 @@ from valuealign.prompts import ask
 from valuealign.types import Cell, Message
 
 QUESTIONS = ("How much do you like tea?", "Is rain good?", "Do you trust maps?", "How far is far?", "Who sings?")
-SCALE = ("not at all", "a bit", "very much")
+SCALE = ("low", "mid", "top")
 
 
 def make_tiny(folder: Path, *, seed: int = 0, width: int = 32, layers: int = 2) -> Path:

@@ -282,7 +282,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             f"cannot read the value of '{key}'", where="command line", mend="quote it as in YAML"
         ) from None
     *sections, name = key.split(".")
-    node, schema = tree, RunConfig
+    node = tree
+    schema: type[Section] = RunConfig
     for section in sections:
         if section not in schema.model_fields:
             raise ConfigError(f"unknown key '{key}'", where="command line", mend=_nearest_key(key))

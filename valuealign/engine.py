@@ -53,7 +53,7 @@ class LocalEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient; see Engine."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def step(self, learning_rate: float) -> float:
         """Clip, apply, forget the gradient; returns its norm before clipping."""
@@ -88,12 +88,14 @@ class LocalEngine:
 
     def save_adapter(self, folder: Path) -> None:
         """Write the trained adapter in PEFT's layout."""
-        peft = self.model.model
-        write_adapter(adapter_state(peft), peft.peft_config["default"], folder, base=_base_name(self.model))  # type: ignore[arg-type, index]
+        write_trained(self.model, folder)
 
 
-def _base_name(model: CellModel) -> str:
-    return str(model.causal.config._name_or_path)
+def write_trained(model: CellModel, folder: Path) -> None:
+    """Write the adapter that a model is trained through, in PEFT's layout."""
+    peft: Any = model.model
+    base = str(model.causal.config._name_or_path)
+    write_adapter(adapter_state(peft), peft.peft_config["default"], folder, base=base)
 
 
 @torch.no_grad()
@@ -123,12 +125,13 @@ def row_tokens(rendered: Rendered, packed: bool) -> int:
 
 
 @torch.no_grad()
-def check_packing(engine: Engine, rendered: Sequence[Rendered], *, pad_id: int, tolerance: float = 2e-3) -> float:
+def check_packing(
+    engine: Engine, model: CellModel, rendered: Sequence[Rendered], *, pad_id: int, tolerance: float = 2e-3
+) -> float:
     """The largest difference (nats) between packed and dense scores of a few cells.
 
     Raises ModelError beyond the tolerance: then this model must not be packed.
     """
-    model = engine.model  # type: ignore[attr-defined]
     rows = [Row(r) for r in rendered[:3]]
     was, results = model.packed, []
     try:

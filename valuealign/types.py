@@ -197,7 +197,8 @@ class Wanted:
     weight_C: Tensor
 
 
-class Sum(NamedTuple):
+@dataclass(frozen=True)
+class Sum:
     """A total and the mass it is a total of; the mean is taken once, after reduction."""
 
     total: Tensor

@@ -11,6 +11,7 @@ Shape letters: ``C`` cells of a panel, ``K`` options (padded with NaN), ``B`` bo
 
 from __future__ import annotations
 
+from valuealign.evaluate.behaviour import behaviour_by_stage
 from valuealign.evaluate.exam import Exam, Key, build_exam
 from valuealign.evaluate.judge import Panel
 from valuealign.evaluate.record import BASELINE, BEHAVIOUR, FLOOR, HALF, HELD_OUT, SPLITS, Evaluation, Portrait, Row
@@ -30,5 +31,6 @@ __all__ = [
     "Portrait",
     "Row",
     "behaviour_auc",
+    "behaviour_by_stage",
     "build_exam",
 ]

@@ -62,6 +62,11 @@ class Judge:
         self.picks_BI = rng.multinomial(self.items, even, size=resamples).astype(np.float64)
 
     def rows(self, logps: Mapping[str, Floats]) -> list[Row]:
+        """Every metric of every stage, null and floor on this panel, and the stages' gains over each other.
+
+        ``logps`` maps a stage to its raw log-probabilities of all the exam's cells, [C, K] in nats (NaN
+        beyond an item's own options). A figure that nothing counts for (Wasserstein of nominal items) has no row.
+        """
         answers, kinds, notes = self._answers(logps)
         rows: list[Row] = []
         for name, metric in METRICS.items():

@@ -78,6 +78,14 @@ class Evaluation:
         more = tuple(Row(BEHAVIOUR, self.part, who, "auc", "stage", one, note) for who, one in aucs.items())
         return replace(self, rows=kept + more)
 
+    def results(self, who: str) -> list[dict[str, Any]]:
+        """The figures of one stage as flat records, for a model card."""
+        return [
+            {"split": row.split, "metric": row.metric, "value": e.value, "low": e.low, "high": e.high}
+            for row in self.rows
+            if row.who == who and math.isfinite((e := row.estimate).value)
+        ]
+
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that have figures, in their order."""

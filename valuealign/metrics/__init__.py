@@ -24,6 +24,7 @@ from valuealign.metrics.distances import (
     wasserstein,
 )
 from valuealign.metrics.intervals import interval, ratio_draws
+from valuealign.metrics.nulls import additive, mean_shares, uniform
 
 METRICS: dict[str, Metric] = {
     "jsd_bits": Metric("Jensen-Shannon divergence", "bits", "lower", mean_of(jsd_bits)),
@@ -38,15 +39,18 @@ __all__ = [
     "Floats",
     "Metric",
     "Parts",
+    "additive",
     "behaviour_auc",
     "entropy_bits",
     "interval",
     "jsd_bits",
+    "mean_shares",
     "mode_accuracy",
     "pairing",
     "ratio_draws",
     "raw_mass",
     "softmax",
     "total_variation",
+    "uniform",
     "wasserstein",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -34,8 +35,9 @@ def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
         if not (folder / name).is_file():
             raise ModelError(f"the adapter has no {name}", where=str(folder), mend="point at a registered version")
     try:
-        return load_file(folder / WEIGHTS)
-    except Exception as error:
+        tensors: dict[str, torch.Tensor] = load_file(folder / WEIGHTS)
+        return tensors
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
             f"the adapter cannot be read: {error}", where=str(folder / WEIGHTS), mend="restore it"
         ) from error

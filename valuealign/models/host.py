@@ -75,7 +75,7 @@ class Host:
                 self._adapted.set_adapter(_adapter_name(version))
             assert version is not None or self._adapted is None, "score the base first"
             model = CellModel(self._adapted or self._base)
-            rendered = [render(c, self.tokenizer) for c in cells]  # type: ignore[arg-type]
+            rendered = [render(c, self.tokenizer) for c in cells]
             found: dict[int, np.ndarray] = {}
             for group in micro_batches([r.tokens for r in rendered], token_budget=self._token_budget, ranks=1)[0]:
                 if not group:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from valuealign.errors import ModelError
 from valuealign.models.seed import ensure_seed
@@ -71,12 +73,13 @@ def load_base(
     Raises ModelError if it is missing, unsafe or not a causal language model.
     """
     folder = resolve(path, progress=progress)
+    disable_progress_bar()  # of all of transformers, in this process: a job prints lines
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", use_safetensors=True, local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"the checkpoint cannot be loaded: {str(error).splitlines()[0]}",
             where=path,

@@ -1,8 +1,8 @@
 """The seed model: a small Llama-type model that the project pretrains on text of its own making.
 
 It reads English, answers a closed question with one of the listed options (each alike: it has learnt
-no public's opinion) and an open one with a short sentence. ``ensure_seed`` makes it once, in about a
-minute on two cores, and keeps it under ``VALUEALIGN_HOME``.
+no public's opinion) and an open one with a short sentence. ``ensure_seed`` makes it once, on the CPU,
+and keeps it under ``VALUEALIGN_HOME``. docs/seed-model.md says what it can do, and how long making it took.
 
 Shape letters: ``B`` rows, ``T`` tokens of a row, ``S`` scored tokens, ``V`` vocabulary, ``D`` width.
 """
@@ -17,7 +17,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -32,11 +32,12 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from valuealign import config, prompts
 from valuealign.errors import ModelError
 from valuealign.models.seed_start import wire_copying
-from valuealign.models.seed_text import CORPUS_VERSION, Sample, samples
+from valuealign.models.seed_text import Sample, samples
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
@@ -54,6 +55,23 @@ PIECES = r"\n- |\n| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s"
 OPTION = "\n- "
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 RECORD = "seed.json"
+
+
+def _sources() -> tuple[Path, ...]:
+    """The files that decide the text, the tokens, the first weights and the training."""
+    here = Path(__file__).parent
+    return (here.parent / "prompts.py", *sorted(f for f in here.glob("seed*.py") if f.name != "seed_exam.py"))
+
+
+def source_hash(files: Iterable[Path]) -> str:
+    """Hash (hex) of the files' names and contents, wherever they lie."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+SOURCES = source_hash(_sources())  # once, at import: of the code that runs, not of a later edit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +101,8 @@ class SeedRecipe:
     prompt_weight: float = 0.3
 
     def key(self) -> str:
-        """Hash (16 hex characters) of the recipe, the corpus, the libraries, the machine kind and the thread count."""
-        made_with = [CORPUS_VERSION, torch.__version__, transformers.__version__, tokenizers.__version__]
+        """Hash (16 hex characters) of the recipe, the sources, the libraries, the machine kind and the thread count."""
+        made_with = [SOURCES, torch.__version__, transformers.__version__, tokenizers.__version__]
         text = json.dumps([asdict(self), made_with, platform.machine(), threads()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -160,10 +178,11 @@ def _make(folder: Path, recipe: SeedRecipe, progress: Callable[[str], None]) -> 
     aside = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         model, tokenizer = pretrain(recipe, progress)
+        disable_progress_bar()
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         sizes = {name: (aside / name).stat().st_size for name in FILES}
-        record = {"recipe": asdict(recipe), "corpus": CORPUS_VERSION, "threads": threads(), "sizes": sizes}
+        record = {"recipe": asdict(recipe), "sources": SOURCES, "threads": threads(), "sizes": sizes}
         (aside / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
         aside.chmod(0o755)
         if folder.exists() and not is_complete(folder):
@@ -300,7 +319,7 @@ def _append(row: Row, prompt: Sequence[int], branches: Sequence[Sequence[int]], 
 
 
 def _optimizers(model: LlamaForCausalLM, recipe: SeedRecipe) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices (far fewer steps than AdamW until copying emerges), AdamW for the rest."""
+    """Muon for the layers' matrices, AdamW for embeddings and norms (not compared with AdamW for all)."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     chosen = set(map(id, matrices))
     others = [p for p in model.parameters() if id(p) not in chosen]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from valuealign import prompts
-from valuealign.models.seed import ensure_seed
+from valuealign.models.seed import RECORD, ensure_seed
 from valuealign.types import Message
 
-# Questions and options in words or shapes that no maker of seed_text draws.
+# Questions and options that no maker of seed_text draws; nearly all of these options have words that it lacks.
 HELD_OUT: tuple[tuple[str, str, str], ...] = (
     ("How urgent would you call a new bus line?", "Highly urgent|Mildly urgent|Barely urgent|By no means urgent", ""),
     (
@@ -54,7 +56,7 @@ HELD_OUT: tuple[tuple[str, str, str], ...] = (
     ("How tiring is a day of shopping?", "Exhausting|Tiring|Bearable|Refreshing", "a widow"),
     ("Which rule fits a library best?", "Whispering allowed|Total silence|Talk as you wish", ""),
 )
-# Survey-like questions of wordings not in the text, on scales of the usual kind.
+# Survey-like questions of wordings not in the text, on scales most of which are in it.
 USUAL: tuple[tuple[str, str, str], ...] = (
     (
         "How important is it to help people who live nearby?",
@@ -86,28 +88,33 @@ HELD_OUT_TEXT = (
     "Young people often ask whether hard work still pays.",
 )
 OPEN = (
-    "How should I spend a free weekend?",
-    "What should I do about a noisy neighbour?",
+    "How should I spend a rainy afternoon?",
+    "What should I do about a leaking roof?",
     "Should I lend money to a friend?",
 )
 
 
 class SeedExam(NamedTuple):
-    """``usual``: mean probability on the listed options (option and EOS, exactly) of usual scales; ``mass``: the same
-    where the options' words are new; ``worst``: the least of any
-    question; ``evenness``: mean entropy of the shares over its largest possible; ``perplexity``: per token, of plain
-    sentences; ``replies``: the likeliest reply to each open request."""
+    """What was measured, on wordings that the text does not have.
+
+    ``usual``: mean probability on the listed options (option and EOS, exactly) of usual scales; ``mass``:
+    the same where the options' words are new; ``worst``: the least of any of those questions; ``evenness``:
+    mean entropy of their shares over its largest possible (1 is uniform); ``perplexity``: per token, of
+    plain sentences; ``parameters``: how many the model has; ``replies``: the greedy reply to each open request.
+    """
 
     usual: float
     mass: float
     worst: float
     evenness: float
     perplexity: float
+    parameters: int
     replies: tuple[str, ...]
 
 
 def examine(folder: Path) -> SeedExam:
     """Ask the model in ``folder`` what its text did not have."""
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     usual = [_on_options(model, tokenizer, *asked)[0] for asked in USUAL]
@@ -118,7 +125,9 @@ def examine(folder: Path) -> SeedExam:
     for request in OPEN:
         prompt = prompts.prompt_ids([Message("user", request)], tokenizer)
         replies.append(tokenizer.decode(_reply(model, prompt, tokenizer.eos_token_id)))
-    return SeedExam(mean(usual), mean(masses), min(masses), mean(evenness), math.exp(nats), tuple(replies))
+    return SeedExam(
+        mean(usual), mean(masses), min(masses), mean(evenness), math.exp(nats), model.num_parameters(), tuple(replies)
+    )
 
 
 def _on_options(
@@ -154,7 +163,10 @@ def _reply(model: PreTrainedModel, prompt: Sequence[int], eos: int, limit: int =
 
 def main() -> None:
     """Print the figures of the seed model."""
-    exam = examine(ensure_seed())
+    folder = ensure_seed()
+    exam = examine(folder)
+    threads = json.loads((folder / RECORD).read_text(encoding="utf-8"))["threads"]
+    print(f"seed model {folder.name}: {exam.parameters:,} parameters, trained with {threads} thread(s)")
     print(f"probability on listed options of usual scales: mean {exam.usual:.3f}")
     print(
         f"probability on listed options of new words: mean {exam.mass:.3f}, "

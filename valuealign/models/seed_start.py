@@ -6,13 +6,13 @@ import torch
 from transformers import LlamaForCausalLM
 
 STD = 0.05  # of the embeddings
-LOOK, MATCH = 2.0, 2.0  # how sharply the two layers attend, chosen by trial: past 2, training gets slower again
+LOOK, MATCH = 2.0, 2.0  # how sharply the two layers attend, chosen by trial
 THETA = 10_000.0  # rotary base, Llama's default
 
 
 @torch.no_grad()
 def wire_copying(model: LlamaForCausalLM, *, turn: int, option: int) -> None:
-    """Set the weights of a copying circuit, which takes many times the training budget to emerge by itself.
+    """Set the weights of a copying circuit, so that training need not find one within its small budget.
 
     Layer 0: half of the heads look one token back (by rotary phase; dimension 0 of every embedding is a constant
     that they key on) and note that token's first dimensions in the upper half of the stream. Layer 1: every head

@@ -14,36 +14,21 @@ from random import Random
 from typing import NamedTuple
 
 from valuealign import prompts
-from valuealign.models.seed_words import (
-    ADJECTIVES,
-    INSTITUTIONS,
-    NOUNS,
-    PEOPLE,
-    PLACES,
-    THEMES,
-    TIMES,
-    TITLES,
-    TRAITS,
-    Theme,
+from valuealign.models.seed_phrases import (
+    a_thing,
+    an_act,
+    an_institution,
+    as_of,
+    capital,
+    distinct,
+    fill,
+    group_phrase,
+    made_up,
+    sentence,
+    two_words,
 )
+from valuealign.models.seed_words import ADJECTIVES, INSTITUTIONS, NOUNS, THEMES, TITLES, TRAITS, Theme
 from valuealign.types import Message
-
-CORPUS_VERSION = 1
-
-AGES: tuple[tuple[int, int], ...] = (
-    (16, 24),
-    (18, 24),
-    (18, 29),
-    (18, 34),
-    (25, 34),
-    (25, 44),
-    (30, 44),
-    (30, 49),
-    (35, 44),
-    (35, 49),
-)
-AGES += ((35, 54), (35, 64), (40, 59), (45, 54), (45, 59), (45, 64), (50, 64), (50, 69), (55, 64), (60, 69), (60, 74))
-OLD = (55, 60, 65, 70, 75)
 
 # Degrees from none to most; {a} is an adjective.
 RUNGS = (
@@ -231,7 +216,7 @@ class Sample(NamedTuple):
 
 def samples(seed: int) -> Iterator[Sample]:
     """An endless stream of samples; the same seed gives the same stream."""
-    rng = Random(f"{CORPUS_VERSION}:{seed}")
+    rng = Random(f"1:{seed}")
     makers: tuple[Callable[[Random], Sample], ...]
     makers, shares = zip(*MIX, strict=True)
     while True:
@@ -241,7 +226,7 @@ def samples(seed: int) -> Iterator[Sample]:
 def passage(rng: Random) -> Sample:
     """Two to four plain sentences on one theme."""
     theme = rng.choice(THEMES)
-    return Sample((), (" ".join(_sentence(rng, theme) for _ in range(rng.randint(2, 4))),))
+    return Sample((), (" ".join(sentence(rng, theme) for _ in range(rng.randint(2, 4))),))
 
 
 def closed(rng: Random) -> Sample:
@@ -254,19 +239,19 @@ def closed(rng: Random) -> Sample:
 def picked(rng: Random) -> Sample:
     """A choice among things that share no scale: themes' things and acts, or made-up names."""
     theme = rng.choice(THEMES)
-    make = rng.choice((_two_words, _two_words, _made_up, _acts, _things, _institutions))
-    options = _distinct(rng, make, rng.randint(2, 6))
+    make = rng.choice((two_words, two_words, made_up, an_act, a_thing, an_institution))
+    options = distinct(rng, make, rng.randint(2, 6))
     question = rng.choice(
         ("Which one do you choose?", "Which of these comes first?", "What do you pick?", "Which matters more to you?",
          "Which of these do you like best?", "Who or what should decide about {t}?", "Pick one for {t}.")
     )  # fmt: skip
-    return _asked(rng, _fill(rng, question, theme), options, theme)
+    return _asked(rng, fill(rng, question, theme), options, theme)
 
 
 def echo(rng: Random) -> Sample:
     """Words in no order, to be said again: the densest lesson in copying."""
     pools = (NOUNS, ADJECTIVES, INSTITUTIONS, TITLES)
-    words = [_made_up(rng) if rng.random() < 0.4 else rng.choice(rng.choice(pools)) for _ in range(rng.randint(3, 12))]
+    words = [made_up(rng) if rng.random() < 0.4 else rng.choice(rng.choice(pools)) for _ in range(rng.randint(3, 12))]
     text = rng.choice((" ", ", ", " ", "\n- ")).join(words)
     return Sample(
         (Message("user", rng.choice(("Say this again: {x}", "Repeat: {x}", "{x}")).replace("{x}", text)),), (text,)
@@ -285,94 +270,9 @@ def advice(rng: Random) -> Sample:
     request = rng.choice(REQUESTS)
     x = rng.choice(OCCASIONS if "{o}" in request else PROBLEMS)
     themes = rng.sample(THEMES, 3)
-    replies = tuple(_fill(rng, rng.choice(REPLIES).replace("{x}", x), theme) for theme in themes)
+    replies = tuple(fill(rng, rng.choice(REPLIES).replace("{x}", x), theme) for theme in themes)
     user = Message("user", request.replace("{o}", x).replace("{p}", x))
     return Sample((*_manner(rng), *_talk(rng), user), replies)
-
-
-def group_phrase(rng: Random) -> tuple[str, dict[str, int]]:
-    """How a prompt may name a group, with the facts it tells (trait -> level; ``age`` -> a year of life)."""
-    names = rng.sample([*TRAITS, "age", "age"], rng.choice((1, 1, 2, 2, 3)))
-    facts: dict[str, int] = {}
-    head, rest = "a person", list[str]()
-    for name in dict.fromkeys(names):
-        if name == "age":
-            low, high = rng.choice(AGES) if rng.random() < 0.75 else (rng.choice(OLD), 95)
-            facts["age"] = low + 1
-            rest.append(_age_phrase(rng, low, high))
-            continue
-        levels = TRAITS[name][1]
-        facts[name] = rng.randrange(len(levels))
-        phrase = rng.choice(levels[facts[name]][0])
-        if name == "sex":
-            head = phrase
-        else:
-            rest.append(phrase)
-    return _join(rng, head, rest), facts
-
-
-def _join(rng: Random, head: str, rest: Sequence[str]) -> str:
-    if not rest:
-        return head
-    glue = rng.choice((" ", " ", ", "))
-    tail = rng.choice((" and ", glue)).join(rest)
-    return f"{head}{glue}{tail}"
-
-
-def _age_phrase(rng: Random, low: int, high: int) -> str:
-    if high == 95:
-        return rng.choice((f"aged {low} or older", f"over {low}", f"aged {low} and over", f"{low} or older"))
-    return rng.choice(
-        (f"aged {low} to {high}", f"between {low} and {high} years old", f"aged {low}-{high}", f"aged {low} to {high}")
-    )
-
-
-def _sentence(rng: Random, theme: Theme) -> str:
-    form = rng.choice(
-        (
-            "{who} likes to {their} {when}.",
-            "{who} wants to {their}, because {r}.",
-            "Many people {their} {place}.",
-            "Some say that {r}; others disagree.",
-            "{T} and {t} belong together.",
-            "To {d} is a matter of {title}.",
-            "{who} talked about {t} {when}.",
-            "It is not easy to {d} {place}.",
-            "{who} said: {r}.",
-            "{T} can be important to {group}.",
-            "One hears {i} speak about {t}.",
-            "When people {their}, they think of {t}.",
-            "{who} does not want to {their}.",
-            "People who value {title} also care about {t}.",
-        )
-    )
-    text = form.replace("{group}", group_phrase(rng)[0]) if "{group}" in form else form
-    return _fill(rng, text, theme)
-
-
-def _fill(rng: Random, form: str, theme: Theme) -> str:
-    """The form with its slots filled from one theme."""
-    words = {
-        "{who}": PEOPLE,
-        "{when}": TIMES,
-        "{place}": PLACES,
-        "{i}": INSTITUTIONS,
-        "{title}": (theme.title,),
-        "{t}": theme.things,
-        "{T}": tuple(_capital(t) for t in theme.things),
-        "{d}": theme.acts,
-        "{their}": tuple(_of(act, "their", "themselves") for act in theme.acts),
-        "{r}": theme.reasons,
-    }
-    for slot, choices in words.items():
-        while slot in form:
-            form = form.replace(slot, rng.choice(choices), 1)
-    return form
-
-
-def _of(act: str, whose: str, self: str) -> str:
-    """The act as somebody else's: "visit your parents" becomes "visit their parents"."""
-    return act.replace("yourself", self).replace("your ", f"{whose} ")
 
 
 def _degree(rng: Random, theme: Theme) -> tuple[str, list[str]]:
@@ -382,7 +282,7 @@ def _degree(rng: Random, theme: Theme) -> tuple[str, list[str]]:
     options = [rng.choice(RUNGS[rung]).replace("{a}", adjective) for rung in rungs]
     if bare and not any(option.startswith("Not ") and option.endswith(("all", adjective)) for option in options):
         options = [option.replace(f" {adjective}", "") for option in options]
-    return _fill(rng, rng.choice(DEGREES[adjective]), theme), options
+    return fill(rng, rng.choice(DEGREES[adjective]), theme), options
 
 
 def _scale(rng: Random, theme: Theme) -> tuple[str, list[str]]:
@@ -393,7 +293,7 @@ def _scale(rng: Random, theme: Theme) -> tuple[str, list[str]]:
         f"it is {rng.choice(('good', 'right', 'important', 'wrong', 'useful', 'a duty'))} to {rng.choice(theme.acts)}"
     )
     question = rng.choice(questions).replace("{s}", statement)
-    return _capital(_fill(rng, question, theme)), rng.choice(scales).split("|")
+    return capital(fill(rng, question, theme)), rng.choice(scales).split("|")
 
 
 def _asked(rng: Random, question: str, options: Sequence[str], theme: Theme) -> Sample:
@@ -406,7 +306,7 @@ def _asked(rng: Random, question: str, options: Sequence[str], theme: Theme) -> 
     if rng.random() < 0.1:
         options = [option.lower() for option in options]
     if rng.random() < 0.15:
-        question = f"{_sentence(rng, theme)} {question}"
+        question = f"{sentence(rng, theme)} {question}"
     group = group_phrase(rng)[0] if rng.random() < 0.6 else ""
     return Sample(prompts.ask(question, options, group), tuple(options))
 
@@ -450,10 +350,10 @@ def _should_i(rng: Random) -> Sample:
     theme, other = rng.sample(THEMES, 2)
     act = rng.choice(theme.acts)
     ask = rng.choice(("Should I {my}?", "My friend wants to {their}. Is that wise?", "Is it a good idea to {d}?"))
-    ask = ask.replace("{my}", _of(act, "my", "myself")).replace("{their}", _of(act, "their", "themselves"))
+    ask = ask.replace("{my}", as_of(act, "my", "myself")).replace("{their}", as_of(act, "their", "themselves"))
     replies = (
-        _fill(rng, rng.choice((f"Yes, {act}, because {{r}}.", f"I think so: to {act} is good, since {{r}}.")), theme),
-        _fill(rng, rng.choice(("Perhaps, but do not forget to {d}, because {r}.", "Rather {d} first: {r}.")), other),
+        fill(rng, rng.choice((f"Yes, {act}, because {{r}}.", f"I think so: to {act} is good, since {{r}}.")), theme),
+        fill(rng, rng.choice(("Perhaps, but do not forget to {d}, because {r}.", "Rather {d} first: {r}.")), other),
     )
     return Sample((*_manner(rng), Message("user", ask.replace("{d}", act))), replies)
 
@@ -471,64 +371,9 @@ def _talk(rng: Random) -> tuple[Message, ...]:
     if rng.random() > 0.12:
         return ()
     theme = rng.choice(THEMES)
-    said = _fill(rng, rng.choice(("What do you know about {t}?", "Tell me something about {t}.")), theme)
-    return Message("user", said), Message("assistant", _sentence(rng, theme))
+    said = fill(rng, rng.choice(("What do you know about {t}?", "Tell me something about {t}.")), theme)
+    return Message("user", said), Message("assistant", sentence(rng, theme))
 
-
-def _distinct(rng: Random, make: Callable[[Random], str], count: int) -> list[str]:
-    made: dict[str, None] = {}
-    while len(made) < count:
-        made.setdefault(make(rng))
-    return list(made)
-
-
-def _two_words(rng: Random) -> str:
-    return _capital(f"{rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}")
-
-
-def _made_up(rng: Random) -> str:
-    """One to four words of no meaning, from syllables and chips of words: what can only be copied."""
-    words = []
-    for _ in range(rng.randint(1, 4)):
-        word = "".join(rng.choice(SYLLABLES) if rng.random() < 0.5 else _chip(rng) for _ in range(rng.randint(1, 3)))
-        words.append(word.capitalize() if rng.random() < 0.1 else word)
-    return _capital(" ".join(words))
-
-
-def _chip(rng: Random) -> str:
-    word = rng.choice(VOCABULARY)
-    start = rng.randrange(len(word))
-    return word[start : start + rng.randint(2, 6)]
-
-
-def _acts(rng: Random) -> str:
-    return _capital(rng.choice(rng.choice(THEMES).acts))
-
-
-def _things(rng: Random) -> str:
-    return _capital(rng.choice((*rng.choice(THEMES).things, *TITLES)))
-
-
-def _institutions(rng: Random) -> str:
-    return _capital(rng.choice(INSTITUTIONS))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-SYLLABLES = tuple(
-    c + v + e for c in "bcdfghjklmnprstvwyz" for v in "aeiou" for e in ("", "n", "r", "s", "t", "l", "ng")
-)
-VOCABULARY = tuple(
-    dict.fromkeys(
-        word
-        for theme in THEMES
-        for text in (theme.title, *theme.things, *theme.acts, *theme.reasons)
-        for word in text.split()
-        if len(word) > 3
-    )
-)
 
 # How often each kind is drawn.
 MIX: tuple[tuple[Callable[[Random], Sample], float], ...] = (

@@ -1,0 +1,102 @@
+"""What every job shares: the command line, errors in words with exit status 2, the cluster, the stores."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from valuealign import config as configuration
+from valuealign.cluster.env import prepare_environment
+from valuealign.errors import ValuealignError
+
+prepare_environment(token_file=False)  # before ray, transformers or torch are imported anywhere
+
+
+def say(text: str) -> None:
+    """A line of progress, at once."""
+    print(text, flush=True)
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """A user's mistake ends the job with its message on stderr and status 2, never a traceback."""
+    try:
+        yield
+    except ValuealignError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
+
+
+def run_job(docstring: str | None, body: Callable[..., Any], *options: Callable[[Any], Any]) -> None:
+    """Run ``body(config, **options)`` as a command that takes a YAML file and overrides."""
+
+    @click.command(
+        help=docstring,
+        epilog="\b\nKeys and defaults:\n" + configuration.describe(),
+        context_settings={"max_content_width": 120},
+    )
+    @click.option(
+        "--config", "-c", "path", type=click.Path(path_type=Path), help="the run's YAML file; without it, the defaults"
+    )
+    @click.option("--dry-run", is_flag=True, help="print the resolved run and touch nothing")
+    @click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]...")
+    def command(path: Path | None, dry_run: bool, overrides: tuple[str, ...], **rest: Any) -> None:
+        with user_errors():
+            config = configuration.load(path, overrides)
+            if dry_run:
+                click.echo(configuration.dump(config), nl=False)
+                return
+            body(config, **rest)
+
+    for option in reversed(options):
+        command = option(command)
+    command()
+
+
+def open_store(home: Path | None = None) -> Any:
+    """The feedback store of this home."""
+    from valuealign.store import Store
+
+    home = home or configuration.home()
+    home.mkdir(parents=True, exist_ok=True)
+    return Store.open(os.environ.get("VALUEALIGN_DB") or home / "valuealign.db")
+
+
+def open_registry(home: Path | None = None) -> Any:
+    """The registry of this home, over its store."""
+    from valuealign.registry import Registry
+
+    home = home or configuration.home()
+    return Registry(home / "registry", open_store(home))
+
+
+def run_folder(job: str, name: str, *facts: str) -> tuple[Path, bool]:
+    """Where a run lives: the same configuration and data give the same folder until it is done.
+
+    Returns the folder and whether an interrupted run is in it, to be gone on with.
+    """
+    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:10]
+    runs = configuration.home() / "runs" / name
+    for attempt in itertools.count(1):
+        folder = runs / (f"{job}-{key}" if attempt == 1 else f"{job}-{key}-{attempt}")
+        if not (folder / "done.json").exists():
+            found = (folder / "log.jsonl").exists() or (folder / "tune").exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder, found
+    raise AssertionError("unreachable")
+
+
+def done(folder: Path, facts: dict[str, Any]) -> None:
+    """Mark a run as finished, with what it made."""
+    aside = folder / ".done.json"
+    aside.write_text(json.dumps(facts, indent=2, default=str))
+    os.replace(aside, folder / "done.json")

@@ -1,0 +1,106 @@
+"""Align a model to a population: survey -> targets -> cells -> stages -> evaluation -> registry.
+
+    python jobs/align.py                                    # the embedded population and seed model
+    python jobs/align.py -c examples/nonvoters.yaml         # a survey of your own
+    python jobs/align.py model.path=/models/my-model kto.beta=0.2 --dry-run
+
+Runs the configured stages under Ray Train with DeepSpeed, judges the model before and after each
+on people it never saw, registers every stage as a version, points `stage1` and `champion` at
+them, and writes a report. An interrupted run goes on from its last checkpoint when repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from _job import done, open_registry, run_folder, run_job, say
+from prepare import Prepared, prepare
+
+from valuealign import config as configuration
+from valuealign.cluster.session import cluster
+from valuealign.cluster.train import fit
+from valuealign.cluster.worker import START, TrainRun, read_scores
+from valuealign.config import RunConfig
+from valuealign.evaluate import Evaluation, behaviour_by_stage
+from valuealign.learner import plan_stages, weighted_lambda_rule
+from valuealign.models.load import fingerprint, resolve
+from valuealign.report import print_table, write_report
+
+
+def make_run(config: RunConfig, prepared: Prepared, out: Path) -> TrainRun:
+    """The training run of a configuration: its stages, and the cells to score after each."""
+    return TrainRun(
+        model=config.model,
+        train=config.train,
+        stages=plan_stages(config, prepared.survey_cells, prepared.kto_cells),
+        out=out,
+        cache=configuration.home() / "reference",
+        seed=config.seed,
+        score={"exam": prepared.exam.cells, "behaviour": prepared.behaviour["report"]},
+    )
+
+
+def align(config: RunConfig) -> dict[str, Any]:
+    """The whole run; returns what it made (folder, report, version ids)."""
+    base = resolve(config.model.path, progress=say)
+    prepared = prepare(config)
+    out, resumed = run_folder("align", config.name, configuration.dump(config), prepared.data_hash, fingerprint(base))
+    say(f"run: {out}" + (" (resumed)" if resumed else ""))
+    run = replace(make_run(config, prepared, out), model=config.model.model_copy(update={"path": str(base)}))
+    if "kto" in config.stages:
+        say(f"  KTO's weights: {weighted_lambda_rule(prepared.kto_cells, config.kto)}")
+    with cluster():
+        fit(run, name="align", progress=say)
+    names = [START, *config.stages]
+    scores = {who: read_scores(out, who) for who in names}
+    marked = {who: found["behaviour"] for who, found in scores.items()}
+    behaviour = behaviour_by_stage(marked, prepared.behaviour["report"], base=START)
+    evaluation = prepared.exam.judge({who: found["exam"] for who, found in scores.items()}, part="report")
+    evaluation = evaluation.with_behaviour(behaviour)
+    versions = register(config, prepared, run, evaluation, fingerprint(base))
+    lineage = {"data hash": prepared.data_hash, "base model": config.model.path, "run": out.name, **versions}
+    facts = {"Whom was asked": prepared.facts}
+    report = write_report(out / "report", title=config.name, evaluation=evaluation, facts=facts, lineage=lineage)
+    say("\n" + print_table(evaluation))
+    say(f"\nreport: {report}")
+    done(out, {"versions": versions, "report": str(report)})
+    return {"out": out, "report": report, "versions": versions, "evaluation": evaluation}
+
+
+def register(
+    config: RunConfig, prepared: Prepared, run: TrainRun, evaluation: Evaluation, base_hash: str
+) -> dict[str, str]:
+    """Each stage becomes a version; `stage1` and `champion` move to the first and the last."""
+    registry = open_registry()
+    versions: dict[str, str] = {}
+    parent = None
+    for stage in config.stages:
+        card = {
+            "base": config.model.path,
+            "base_hash": base_hash,
+            "stage": stage,
+            "data_hash": prepared.data_hash,
+            "licence": prepared.survey.codebook.licence,
+            "config": config.model_dump(mode="json"),
+            "results": evaluation.results(stage),
+        }
+        parent = registry.register(run.adapter(stage), name=config.name, card=card, parent=parent, who="align")
+        versions[stage] = parent.id
+    for alias, version in (("stage1", versions[config.stages[0]]), ("champion", parent.id)):
+        now = registry.alias(config.name, alias)
+        registry.move(
+            config.name,
+            alias,
+            version,
+            expected=now.version if now else None,
+            who="align",
+            why="aligned from the survey",
+        )
+        say(f"{config.name}@{alias} is {version}")
+    return versions
+
+
+if __name__ == "__main__":
+    run_job(__doc__, align)

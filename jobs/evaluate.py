@@ -1,0 +1,88 @@
+"""Judge registered versions against people who took no part in training, beside nulls and floor.
+
+    python jobs/evaluate.py                                # the champion
+    python jobs/evaluate.py --version v1 --version v2      # several, side by side
+    python jobs/evaluate.py -c run.yaml --version champion
+
+Use the configuration that the versions were aligned with, so that the same people are held out. It
+runs in this process, without a cluster, prints the table and writes the report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import click
+import numpy as np
+from _job import open_registry, run_job, say
+from prepare import prepare
+
+from valuealign import config as configuration
+from valuealign.config import RunConfig
+from valuealign.errors import RegistryError
+from valuealign.evaluate import behaviour_by_stage
+from valuealign.models.host import Host
+from valuealign.registry import Registry, Version
+from valuealign.report import print_table, write_report
+from valuealign.types import Cell
+
+BASE = "base"
+
+
+def evaluate(config: RunConfig, version: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Score, judge, print and report; returns the evaluation and the report's path."""
+    registry = open_registry()
+    versions = [_get(registry, ref, config.name) for ref in (version or ("champion",))]
+    prepared = prepare(config)
+    for one in versions:
+        if one.card.get("data_hash") not in (None, prepared.data_hash):
+            say(f"note: {one.ref} was trained on other data or another split than this configuration's")
+    scores = _score(config, versions, prepared.exam.cells, prepared.behaviour["report"])
+    evaluation = prepared.exam.judge({who: exam for who, (exam, _) in scores.items()}, part="report")
+    marked = {who: logps for who, (_, logps) in scores.items()}
+    behaviour = behaviour_by_stage(marked, prepared.behaviour["report"], base=BASE)
+    say("\n" + print_table(evaluation.with_behaviour(behaviour)))
+    key = hashlib.sha256("\n".join(v.ref for v in versions).encode()).hexdigest()[:8]
+    folder = configuration.home() / "runs" / config.name / f"evaluate-{key}"
+    lineage = {
+        "data hash": prepared.data_hash,
+        "base model": config.model.path,
+        **{v.ref: v.card.get("created") for v in versions},
+    }
+    title = " and ".join(v.ref for v in versions)
+    report = write_report(folder, title=title, evaluation=evaluation, behaviour=behaviour, lineage=lineage)
+    say(f"\nreport: {report}")
+    return {"evaluation": evaluation, "behaviour": behaviour, "report": report}
+
+
+def _get(registry: Registry, ref: str, name: str) -> Version:
+    version = registry.get(ref, name=name)
+    if version.name != name:
+        raise RegistryError(
+            f"{version.ref} is of another family", where="--version", mend=f"run with name={version.name}"
+        )
+    registry.verify(version)
+    return version
+
+
+def _score(
+    config: RunConfig, versions: list[Version], exam: tuple[Cell, ...], behaviour: tuple[Cell, ...]
+) -> dict[str, tuple[list[np.ndarray], list[np.ndarray]]]:
+    """Raw log-probabilities of the base and of every version, on both cell sets."""
+    host = Host(config.model.path, config.model.dtype)
+    cells = (*exam, *behaviour)
+    found = {BASE: host.score(None, cells)}
+    for one in versions:
+        say(f"scoring {one.ref}: {len(cells):,} cells")
+        host.load(one.id, one.path)
+        found[one.id] = host.score(one.id, cells)
+    return {who: (logps[: len(exam)], logps[len(exam) :]) for who, logps in found.items()}
+
+
+if __name__ == "__main__":
+    run_job(
+        __doc__,
+        evaluate,
+        click.option("--version", multiple=True, help="a version or alias (v3, champion, demo@v3); may be repeated"),
+    )

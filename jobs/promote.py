@@ -1,0 +1,67 @@
+"""Point an alias at a version, or back at what it pointed at before. A running service follows at once.
+
+python jobs/promote.py demo                              # what there is
+python jobs/promote.py demo v3 --why "better on items"   # champion -> v3
+python jobs/promote.py demo --rollback                   # champion -> the one before
+python jobs/promote.py demo v1 --alias stage1 --dry-run
+"""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+import click
+from _job import open_registry, say, user_errors
+
+from valuealign.errors import RegistryError, UnknownVersion
+
+
+@click.command(help=str(__doc__).replace("\n\n", "\n\n\b\n"))  # \b: keep the lines
+@click.argument("name")
+@click.argument("version", required=False)
+@click.option("--alias", default="champion", show_default=True, help="the alias to move")
+@click.option("--rollback", is_flag=True, help="go back to the version before")
+@click.option("--why", default="", help="kept in the alias's history")
+@click.option("--dry-run", is_flag=True, help="say what would move and touch nothing")
+def promote(name: str, version: str | None, alias: str, rollback: bool, why: str, dry_run: bool) -> None:
+    with user_errors():
+        if version and rollback:
+            raise RegistryError("a rollback takes no version", where=version, mend="leave out one of the two")
+        registry = open_registry()
+        if version is None and not rollback:
+            show(registry, name, alias)
+            return
+        now = registry.alias(name, alias)
+        target = registry.previous(name, alias) if rollback else registry.get(version, name=name)
+        if target is None:
+            raise UnknownVersion("nothing to roll back to", where=f"{name}@{alias}", mend="name a version instead")
+        say(f"{name}@{alias}: {now.version if now else 'not set'} -> {target.id}")
+        if dry_run:
+            return
+        who = getpass.getuser()
+        if rollback:
+            registry.rollback(name, alias, who=who, why=why or "rolled back by hand")
+        else:
+            expected, epoch = (now.version, now.epoch) if now else (None, None)
+            why = why or "promoted by hand"
+            registry.move(name, alias, target, expected=expected, epoch=epoch, who=who, why=why)
+
+
+def show(registry: Any, name: str, alias: str) -> None:
+    """List versions with their aliases, then the alias's history."""
+    versions = registry.versions(name)
+    if not versions:
+        registry.get(f"{name}@{alias}")  # raises, naming what there is
+    aliases = {state.alias: state.version for state in registry.store.aliases(name)}
+    for version in versions:
+        names = ", ".join(one for one, where in aliases.items() if where == version.id)
+        stage, created = version.card.get("stage", ""), version.card["created"]
+        say(f"{version.id:6} from {version.parent or '-':6} {stage:14} {created}  {names}")
+    for move in registry.history(name, alias):
+        step = f"{move.from_version or '-'} -> {move.to_version}"
+        say(f"{move.created}  {alias} {step:12} {move.kind:8} {move.who}: {move.why}")
+
+
+if __name__ == "__main__":
+    promote()

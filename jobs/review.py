@@ -1,0 +1,69 @@
+"""Look at posted feedback, and let a person decide what may train.
+
+python jobs/review.py                                    # what waits in quarantine
+python jobs/review.py --accept fb-1a2b fb-3c4d
+python jobs/review.py --accept all                       # everything that waits
+python jobs/review.py --decline fb-5e6f --why "spam"
+"""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any, Literal
+
+import click
+from _job import open_store, say, user_errors
+
+from valuealign.errors import StoreError
+
+
+@click.command(help=str(__doc__).replace("\n\n", "\n\n\b\n"))  # \b: keep the lines
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--accept", is_flag=True, help="accept the named feedback (or 'all') for training")
+@click.option("--decline", is_flag=True, help="keep the named feedback (or 'all') out of training")
+@click.option("--why", default="", help="kept with the decision, and shown to who posted it")
+@click.option("--status", default="quarantined", type=click.Choice(["quarantined", "accepted", "declined", "used"]))
+@click.option("--name", help="only feedback on this model family")
+@click.option("--dry-run", is_flag=True, help="say what would be decided and touch nothing")
+def review(
+    ids: tuple[str, ...], accept: bool, decline: bool, why: str, status: Any, name: str | None, dry_run: bool
+) -> None:
+    with user_errors():
+        store = open_store()
+        if not accept and not decline:
+            if ids:
+                raise StoreError("no decision given", where=ids[0], mend="add --accept or --decline")
+            show(store, status, name)
+            return
+        if accept and decline:
+            raise StoreError("both --accept and --decline", mend="decide one at a time")
+        chosen = list(dict.fromkeys(ids))
+        if chosen == ["all"]:
+            chosen = [judged.feedback.id for judged in store.list_feedback("quarantined", name=name)]
+        if not ids:
+            raise StoreError("no feedback named", mend="name ids, or 'all'")
+        decision: Literal["accepted", "declined"] = "accepted" if accept else "declined"
+        for feedback_id in chosen:
+            store.feedback(feedback_id)  # raises for an unknown one, in a dry run too
+        if not dry_run and chosen:
+            store.review(chosen, decision, who=getpass.getuser(), reason=why)
+        told = f"{decision}: {len(chosen)} ({', '.join(chosen)})" if chosen else "nothing waits"
+        say(f"(dry run) {told}" if dry_run else told)
+
+
+def show(store: Any, status: Any, name: str | None) -> None:
+    """One piece of feedback after the other: what was asked, answered, and said of it."""
+    found = store.list_feedback(status, name=name)
+    for judged in found:
+        posted, response = judged.feedback, judged.response
+        say(f"{posted.id}  {posted.created}  {response.name}@{response.version}  {posted.verdict}")
+        for message in response.messages:
+            say(f"    {message.role}: {' / '.join(message.content.splitlines())}")
+        say(f"    answered: {response.answer}")
+        if posted.correction is not None:
+            say(f"    corrected to: {posted.correction}")
+    say(f"{len(found)} {status}")
+
+
+if __name__ == "__main__":
+    review()

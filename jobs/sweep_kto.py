@@ -1,0 +1,103 @@
+"""Sweep KTO's beta, lambda_d and lambda_u with Ray Tune, and register the best trial.
+
+    ray job submit -- python jobs/sweep_kto.py
+    python jobs/sweep_kto.py -c run.yaml sweep.trials=16 sweep.concurrent=4
+
+Every trial starts from the stage-1 model of the same configuration (trained first if there is
+none). Trials are ranked by how well held-out desirable answers are told from undesirable ones (AUC
+of r) among those whose survey distance on the select part is non-inferior to stage 1's: never by
+loss, and never by distance alone, which would crown the trial that moved least. An interrupted
+sweep goes on where it stopped when repeated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from _job import done, open_registry, run_folder, run_job, say
+from align import align as run_align
+from align import make_run
+from prepare import prepare
+
+from valuealign import config as configuration
+from valuealign.cluster.session import cluster
+from valuealign.cluster.sweep import SweepProbe, Trial, sweep
+from valuealign.config import RunConfig
+from valuealign.errors import ConfigError, UnknownVersion
+from valuealign.models.load import fingerprint, resolve
+from valuealign.registry import Registry, Version
+
+
+def sweep_kto(config: RunConfig) -> dict[str, Any]:
+    """The whole sweep; returns the trials, best first, and the version of the best."""
+    if config.kto.on == "survey":
+        raise ConfigError("the sweep ranks by behaviour", where="kto.on", mend="set kto.on: behaviour")
+    base = resolve(config.model.path, progress=say)
+    with cluster():
+        registry = open_registry()
+        start = stage1(config, registry)
+        prepared = prepare(config)
+        out, resumed = run_folder("sweep", config.name, configuration.dump(config), prepared.data_hash, start.ref)
+        say(f"sweep: {out}" + (" (resumed)" if resumed else ""))
+        only = config.model_copy(update={"stages": ("kto",)})
+        run = make_run(only, prepared, out)
+        run = replace(
+            run,
+            model=config.model.model_copy(update={"path": str(base)}),
+            train=config.train.model_copy(update={"workers": 1, "checkpoint_every": 10**9}),
+            start=start.path,
+            score={},
+            probe=SweepProbe(
+                prepared.exam.only("select"), prepared.behaviour["select"], config.sweep.margin, config.seed
+            ),
+            probes=config.sweep.reports,
+        )
+        trials = sweep(run, config.sweep, name="kto", progress=say)
+    say("\n" + table(trials))
+    best = trials[0]
+    version = None
+    if best.feasible and best.whole:
+        card = {
+            "base": config.model.path,
+            "base_hash": fingerprint(base),
+            "stage": "kto",
+            "data_hash": prepared.data_hash,
+            "config": config.model_dump(mode="json"),
+            "sweep": [{"trial": t.id, **t.setting, **t.figures, "error": t.error} for t in trials],
+            "results": [{"split": "select", "metric": name, "value": best.figures[name]} for name in ("auc", "change")],
+        }
+        adapter = best.out / "adapters" / "kto"
+        version = registry.register(adapter, name=config.name, card=card, parent=start, who="sweep")
+        say(f"registered the best trial as {version.ref}")
+        say(f"  `python jobs/promote.py {config.name} {version.id}` makes it the champion")
+    else:
+        say("no trial gained behaviour without losing the people: nothing is registered")
+    done(out, {"best": best.id, "version": version.id if version else None})
+    return {"trials": trials, "version": version, "out": out}
+
+
+def stage1(config: RunConfig, registry: Registry) -> Version:
+    """The stage-1 model of this configuration; aligned first where there is none."""
+    try:
+        return registry.get(f"{config.name}@stage1")
+    except UnknownVersion:
+        say("no stage-1 model yet: aligning one first")
+        run_align(config.model_copy(update={"stages": ("distribution",)}))
+        return registry.get(f"{config.name}@stage1")
+
+
+def table(trials: list[Trial]) -> str:
+    """The trials in ranked order, for a terminal."""
+    lines = ["trial     beta    lambda_d  lambda_u  steps    AUC    change in survey distance (bits, select)"]
+    for t in trials:
+        verdict = t.error or ("" if t.feasible else "people lost") or ("" if t.whole else "stopped early")
+        setting = f"{t.setting['beta']:<7.3f} {t.setting['lambda_d']:<9.3f} {t.setting['lambda_u']:<9.3f}"
+        auc, change, most = (t.figures.get(name, float("nan")) for name in ("auc", "change", "change_high"))
+        steps = f"{int(t.figures.get('step', 0)):>3}/{int(t.figures['steps']):<4}"
+        lines.append(f"{t.id[-8:]:9} {setting} {steps} {auc:.3f}  {change:+.4f} (at most {most:+.4f})  {verdict}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_job(__doc__, sweep_kto)

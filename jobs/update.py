@@ -1,0 +1,84 @@
+"""Learn from the feedback that reviewers accepted: train from the champion, pass the gate, promote.
+
+    python jobs/update.py -c run.yaml
+    python jobs/update.py --check          # say what there is to learn, touch nothing
+
+Use the configuration that the champion was aligned with: the survey's cells are the anchor, and its
+select part is what the gate judges by. A candidate that fails the gate is kept as a version, and
+the champion stays. A running service answers with the new version at the next request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from _job import done, open_registry, run_folder, run_job, say
+from prepare import Prepared, prepare
+
+from valuealign import config as configuration
+from valuealign.cluster.session import cluster
+from valuealign.cluster.train import fit
+from valuealign.cluster.worker import START, TrainRun, read_scores
+from valuealign.config import RunConfig
+from valuealign.learner import update_stage
+from valuealign.loop import Candidate, Outcome, update
+from valuealign.models.load import resolve
+from valuealign.registry import Version
+from valuealign.types import Cell
+
+
+@dataclass
+class ClusterTrainer:
+    """Trains a candidate on the cluster. ``folder`` is where its run lies."""
+
+    config: RunConfig
+    prepared: Prepared
+    folder: Path | None = None
+
+    def __call__(self, *, start: Version, cells: Sequence[Cell], also: Mapping[str, Version]) -> Candidate:
+        base = resolve(self.config.model.path, progress=say)
+        facts = [configuration.dump(self.config), self.prepared.data_hash, start.ref, *(c.key for c in cells)]
+        out, _ = run_folder("update", self.config.name, *facts)
+        self.folder = out
+        run = TrainRun(
+            model=self.config.model.model_copy(update={"path": str(base)}),
+            train=self.config.train,
+            stages=(update_stage(self.config, cells, self.prepared.survey_cells),),
+            out=out,
+            cache=configuration.home() / "reference",
+            seed=self.config.seed,
+            start=start.path,
+            also={name: version.path for name, version in also.items()},
+            score={"exam": self.prepared.exam.cells, "feedback": tuple(cells)},
+        )
+        with cluster():
+            fit(run, name="update", progress=say)
+        before, after = read_scores(out, START), read_scores(out, "update")
+        logps = {name: read_scores(out, name)["exam"] for name in also}
+        logps |= {"champion": before["exam"], "candidate": after["exam"]}
+        return Candidate(run.adapter("update"), logps, before["feedback"], after["feedback"])
+
+
+def learn_from_feedback(config: RunConfig, check: bool = False) -> Outcome | None:
+    """One turn of the loop; returns how it ended."""
+    registry = open_registry()
+    if check:
+        accepted = registry.store.list_feedback(status="accepted")
+        say(f"{len(accepted)} accepted feedback items wait; an update needs {config.update.min_items}")
+        return None
+    prepared = prepare(config, progress=lambda _: None)
+    trainer = ClusterTrainer(config, prepared)
+    outcome = update(
+        config, store=registry.store, registry=registry, trainer=trainer, exam=prepared.exam, who="update", progress=say
+    )
+    say(outcome.reason)
+    if trainer.folder is not None:
+        done(trainer.folder, {"promoted": outcome.promoted, "reason": outcome.reason})
+    return outcome
+
+
+if __name__ == "__main__":
+    run_job(__doc__, learn_from_feedback, click.option("--check", is_flag=True, help="say what waits, touch nothing"))

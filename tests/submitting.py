@@ -1,0 +1,131 @@
+"""A real cluster from `ray start`, and jobs typed at it as a user types them.
+
+Nothing here uses `ray stop`, which ends every Ray process of the machine: the head runs under
+`ray start --block`, so that all of its processes are children of one that we started.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from conftest import NOT_INHERITED, ROOT
+
+from valuealign.cluster import env
+
+BIN = Path(sys.executable).parent
+DASHBOARD = 8265
+# Ray's workers listen on 10002 to 19999: a dashboard put there collides with them.
+FREE_PORTS = range(20000, 32000)
+START_SECONDS, JOB_SECONDS = 180, 600
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head: the environment of a shell that may talk to it, and its processes so far."""
+
+    env: Mapping[str, str]
+    cwd: Path
+    pids: tuple[int, ...]
+
+
+def submit(
+    args: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float = JOB_SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Type ``ray job submit ARGS`` in ``cwd``; what it prints is in ``stdout``, errors too."""
+    return subprocess.run(
+        ["ray", "job", "submit", *args],
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@contextmanager
+def ray_head(cwd: Path, *, num_cpus: int = 4, extra_env: Mapping[str, str] | None = None) -> Iterator[Head]:
+    """`ray start --head` in ``cwd``, with the project's environment and a home, token and folder of its own."""
+    # Short: Ray puts sockets below it, whose paths may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="va-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
+        shell = shell_environment(Path(scratch), extra_env or {})
+        port = next(p for p in (DASHBOARD, *FREE_PORTS) if _is_free(p))
+        if port != DASHBOARD:
+            shell["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+        command = ["ray", "start", "--head", "--block", "--port=0", f"--num-cpus={num_cpus}"]
+        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--object-store-memory={256 * 2**20}"]
+        log = Path(scratch) / "ray-start.log"
+        with log.open("w") as out:
+            started = psutil.Popen(
+                command, cwd=cwd, env=shell, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+            )
+        family = [started]
+        try:
+            _wait_for_the_dashboard(started, port, log)
+            family += started.children(recursive=True)
+            yield Head(env=shell, cwd=cwd, pids=tuple(process.pid for process in family))
+        finally:
+            _end(family)
+
+
+def shell_environment(scratch: Path, extra: Mapping[str, str]) -> dict[str, str]:
+    """What a shell has after activating the environment and asking the project for its variables."""
+    shell = {name: value for name, value in os.environ.items() if name not in (*NOT_INHERITED, *env.SETTINGS)}
+    shell |= {
+        "PATH": f"{BIN}{os.pathsep}{shell['PATH']}",
+        "VIRTUAL_ENV": str(BIN.parent),
+        "RAY_TMPDIR": f"{scratch}/ray",
+    }
+    shell |= {"VALUEALIGN_HOME": str(scratch / "home"), **extra}
+    (scratch / "ray").mkdir()
+    printed = subprocess.run(
+        ["sh", "-c", 'eval "$(python -m valuealign.cluster.env)" && env -0'],
+        cwd=ROOT,
+        env=shell,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(line.split("=", 1) for line in printed.stdout.split("\0") if line)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _wait_for_the_dashboard(started: psutil.Popen, port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while "Ray runtime started" not in log.read_text() or _is_free(port):
+        assert started.poll() is None, f"ray start ended with {started.returncode}:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"no cluster after {START_SECONDS} s:\n{log.read_text()}"
+        time.sleep(0.2)
+
+
+def _end(family: list[psutil.Process]) -> None:
+    """End the head and whatever it started, by process id."""
+    processes = set(family)
+    for process in family:
+        try:
+            processes.update(process.children(recursive=True))
+        except psutil.NoSuchProcess:
+            continue
+    family[0].terminate()  # `ray start --block` ends its own children in order
+    _, left = psutil.wait_procs(processes, timeout=15)
+    for process in left:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(left, timeout=15)

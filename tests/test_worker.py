@@ -1,0 +1,187 @@
+"""One run in one process: stages, scores, resume after an interruption, the reference table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from tiny import behaviour_cells, make_tiny, survey_cells
+
+from valuealign.cluster.worker import START, NoCheckpoints, TrainRun, adapter_done, read_scores, work
+from valuealign.config import DistributionConfig, KtoConfig, ModelConfig, TrainConfig
+from valuealign.engine import LocalEngine
+from valuealign.errors import ConfigError, ModelError
+from valuealign.learner import Stage, distribution_term, kto_term, learning_rate, mismatched_cells
+from valuealign.models.adapters import WEIGHTS
+from valuealign.prompts import render
+from valuealign.reference import reference_logps, table_key
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny(tmp_path_factory.mktemp("model"))
+
+
+def make_run(model: Path, out: Path, **change: Any) -> TrainRun:
+    """Two stages on the tiny model: ten steps of distribution, seven of KTO with an anchor."""
+    anchor = distribution_term(survey_cells(8), DistributionConfig())
+    behaviour = kto_term(behaviour_cells(), KtoConfig(beta=0.5))
+    run = TrainRun(
+        model=ModelConfig(path=str(model), lora_r=4, lora_alpha=8),
+        train=TrainConfig(token_budget=600, checkpoint_every=3),
+        stages=(
+            Stage("distribution", (anchor,), epochs=10, learning_rate=0.02, cells_per_step=4),
+            Stage("kto", (behaviour, anchor), epochs=4, learning_rate=0.01, cells_per_step=3, seed=1),
+        ),
+        out=out,
+        cache=out / "cache",
+        score={"exam": survey_cells(5), "behaviour": behaviour_cells(3)},
+    )
+    return replace(run, **change)
+
+
+def local(m: Any, pad: int) -> LocalEngine:
+    return LocalEngine(m, pad_id=pad)
+
+
+class Interrupted(RuntimeError):
+    pass
+
+
+class FolderCheckpoints:
+    """Keeps checkpoints in a folder; raises after a given number, as a killed process would end."""
+
+    def __init__(self, folder: Path, *, survive: int = 10**9) -> None:
+        self.folder, self.left = folder, survive
+
+    def latest(self) -> Path | None:
+        found = sorted(self.folder.glob("*"), key=lambda f: int(f.name))
+        return found[-1] if found else None
+
+    def keep(self, write: Callable[[Path], None], figures: Mapping[str, float]) -> None:
+        write(self.folder / str(len(list(self.folder.glob("*")))))
+        self.left -= 1
+        if self.left == 0:
+            raise Interrupted
+
+    def report(self, figures: Mapping[str, float]) -> None: ...
+
+
+def test_a_run_trains_scores_and_writes(model: Path, tmp_path: Path) -> None:
+    run = make_run(model, tmp_path)
+    work(run, local, NoCheckpoints(), scorer=local)
+    scores = {who: read_scores(tmp_path, who) for who in (START, "distribution", "kto")}
+    assert [len(x) for x in scores["kto"]["exam"]] == [3] * 5
+    truth = [np.array(c.desirable) for c in survey_cells(5)]
+
+    def apart(who: str) -> float:
+        shares = [np.exp(x - np.logaddexp.reduce(x)) for x in scores[who]["exam"]]
+        return float(np.mean([np.abs(s - t).sum() for s, t in zip(shares, truth, strict=True)]))
+
+    assert apart("distribution") < 0.9 * apart(START)
+    # KTO moves towards what was desirable, from where its stage began.
+    cells = behaviour_cells(3)
+    for now, before, cell in zip(scores["kto"]["behaviour"], scores["distribution"]["behaviour"], cells, strict=True):
+        assert (now - before)[0] > (now - before)[1], cell
+    assert adapter_done(run.adapter("distribution")) and adapter_done(run.adapter("kto"))
+    events = [json.loads(line)["event"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert events[0] == "packed" and events[-1] == "done" and events.count("step") == sum(s.steps for s in run.stages)
+
+
+@pytest.mark.parametrize("survive", [2, 9])
+def test_an_interrupted_run_goes_on_and_ends_alike(model: Path, tmp_path: Path, survive: int) -> None:
+    """Interrupted in the first stage (2) or in the second (9), the result is equal to the bit."""
+    whole, cut = make_run(model, tmp_path / "whole"), make_run(model, tmp_path / "cut")
+    work(whole, local, NoCheckpoints(), scorer=local)
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(Interrupted):
+        work(cut, local, FolderCheckpoints(tmp_path / "kept", survive=survive), scorer=local)
+    work(cut, local, FolderCheckpoints(tmp_path / "kept"), scorer=local)
+    for stage in ("distribution", "kto"):
+        a, b = (load_file(run.adapter(stage) / WEIGHTS) for run in (whole, cut))
+        assert all(bool((a[k] == b[k]).all()) for k in a)
+        one, two = read_scores(whole.out, stage), read_scores(cut.out, stage)
+        assert all(np.array_equal(x, y) for x, y in zip(one["exam"], two["exam"], strict=True))
+
+
+def test_start_and_also(model: Path, tmp_path: Path) -> None:
+    """A run can start from an adapter and score others beside it."""
+    first = make_run(model, tmp_path / "first")
+    work(first, local, NoCheckpoints(), scorer=local)
+    second = make_run(
+        model, tmp_path / "second", stages=first.stages[1:], start=first.adapter("kto"),
+        also={"stage1": first.adapter("distribution")},
+    )  # fmt: skip
+    work(second, local, NoCheckpoints(), scorer=local)
+    for mine, theirs in ((START, "kto"), ("stage1", "distribution")):
+        a, b = read_scores(second.out, mine)["exam"], read_scores(first.out, theirs)["exam"]
+        assert all(np.allclose(x, y, atol=1e-6) for x, y in zip(a, b, strict=True))
+    moved = read_scores(second.out, "kto")["exam"][0] - read_scores(second.out, START)["exam"][0]
+    assert np.abs(moved).max() > 1e-3
+    misfit = replace(make_run(model, tmp_path / "misfit", start=first.adapter("kto")), model=replace_rank(first.model))
+    with pytest.raises(ModelError, match="does not fit"):
+        work(misfit, local, NoCheckpoints(), scorer=local)
+
+
+def replace_rank(model: ModelConfig) -> ModelConfig:
+    return model.model_copy(update={"lora_r": 8})
+
+
+def test_reference_table_is_made_once_and_never_for_another(model: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    rendered = [render(c, tokenizer) for c in behaviour_cells(3)]
+    calls: list[int] = []
+
+    def score(rows: Any) -> list[np.ndarray]:
+        calls.append(len(rows))
+        return [np.arange(len(r.completion_ids)) - 0.5 for r in rows]
+
+    def read(identity: dict[str, str], rows: Any = rendered) -> list[np.ndarray]:
+        return reference_logps(rows, score=score, identity=identity, folder=tmp_path)
+
+    first, again = read({"adapter": "a"}), read({"adapter": "a"})
+    assert calls == [3] and all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    read({"adapter": "b"})
+    read({"adapter": "a"}, rendered[:2])
+    assert calls == [3, 3, 2]
+    assert table_key(rendered, {"x": "1"}) != table_key(rendered, {"x": "2"})
+
+
+def test_kto_refuses_what_would_not_hold_the_people() -> None:
+    with pytest.raises(ConfigError, match="closed answer sets"):
+        kto_term(behaviour_cells(), KtoConfig(negatives="policy"))
+    with pytest.raises(ConfigError, match="lambda_d = lambda_u"):
+        kto_term(survey_cells(), KtoConfig(negatives="policy", lambda_d=1.2))
+    with pytest.raises(ConfigError, match="closed answer sets"):
+        kto_term(behaviour_cells(), KtoConfig(z0="options"))
+    with pytest.raises(ConfigError, match="open answers"):
+        kto_term(survey_cells(), KtoConfig(z0="mismatched"))
+    assert kto_term(survey_cells(), KtoConfig(negatives="policy")).mismatched is False
+    assert kto_term(behaviour_cells(), KtoConfig()).mismatched is True
+    assert kto_term(behaviour_cells(1), KtoConfig()).mismatched is False, "one prompt has nothing to borrow"
+
+
+def test_mismatched_completions_come_from_another_prompt() -> None:
+    cells = behaviour_cells(4)
+    pairs = mismatched_cells(cells)
+    for cell, pair in zip(cells, pairs, strict=True):
+        assert pair.prompt == cell.prompt and pair.desirable == (pytest.approx(cell.mass),)
+    shuffled = mismatched_cells(cells[::-1])
+    assert [p.completions for p in shuffled] == [p.completions for p in pairs][::-1], "the pairing is the cells' alone"
+
+
+def test_the_schedule() -> None:
+    rates = [learning_rate(s, steps=100, peak=1.0, warmup=0.1) for s in range(100)]
+    assert (
+        rates[0] == pytest.approx(0.1)
+        and max(rates) == pytest.approx(1.0)
+        and rates[-1] == pytest.approx(0.1, abs=0.01)
+    )

@@ -1,0 +1,1 @@
+"""Where Ray and DeepSpeed live: training on workers, and sweeps."""

@@ -1,0 +1,153 @@
+"""Ray Train runs a TrainRun: DeepSpeed ZeRO on every worker, checkpoints, recovery, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import train
+from ray.train.torch import TorchTrainer
+
+from valuealign.cluster.worker import TrainRun, work
+from valuealign.errors import ModelError, ValuealignError
+
+Progress = Callable[[str], None]
+
+
+def fit(run: TrainRun, *, name: str, progress: Progress = print, callbacks: tuple[Any, ...] = ()) -> None:
+    """Run to the end on the connected Ray cluster; what it made lies under ``run.out``.
+
+    A run with the same ``name`` and ``run.out`` goes on from its last checkpoint. Raises the
+    worker's own error if it is a user's mistake, else ModelError naming the failure.
+    """
+    settings = run.train
+    use_gpu = settings.gpus_per_worker > 0
+    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": settings.gpus_per_worker} if use_gpu else {})
+    trainer = TorchTrainer(
+        _loop,
+        train_loop_config={"run": ray.put(run)},
+        scaling_config=train.ScalingConfig(
+            num_workers=settings.workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=train.RunConfig(
+            name=name,
+            storage_path=str(run.out / "train"),
+            failure_config=train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=2),
+            checkpoint_config=train.CheckpointConfig(num_to_keep=2),
+            callbacks=list(callbacks),
+        ),
+    )
+    with follow(run.out / "log.jsonl", progress):
+        try:
+            trainer.fit()
+        except Exception as error:
+            raise _users_error(error) from error
+
+
+def _users_error(error: BaseException) -> ValuealignError:
+    """The first of our own errors among a training failure's causes, else a ModelError about it."""
+    causes: list[BaseException] = [error]
+    for cause in causes:
+        if isinstance(cause, ValuealignError):
+            return cause
+        failures = getattr(cause, "worker_failures", None) or {}
+        causes += [
+            *failures.values(),
+            *(c for c in (cause.__cause__, getattr(cause, "cause", None)) if isinstance(c, BaseException)),
+        ]
+        if len(causes) > 50:
+            break
+    return ModelError(
+        f"training failed: {str(error).strip().splitlines()[-1]}",
+        mend="the workers' logs under Ray's session folder say more",
+    )
+
+
+def _loop(config: Mapping[str, Any]) -> None:
+    """The training function of one worker."""
+    from valuealign.cluster.deepspeed_engine import DeepSpeedEngine, RankScorer, device
+
+    run: TrainRun = ray.get(config["run"])
+
+    def engine(model: Any, pad_id: int) -> Any:
+        return DeepSpeedEngine(model, pad_id=pad_id, zero=run.train.zero, clip=run.train.clip, dtype=run.model.dtype)
+
+    work(run, engine, RayCheckpoints(), scorer=lambda model, _: RankScorer(model), device=str(device()))  # type: ignore[arg-type, return-value]
+
+
+class RayCheckpoints:
+    """Checkpoints through Ray Train: every rank writes a folder of its own, Train merges them."""
+
+    def latest(self) -> Path | None:
+        """The last checkpoint of this run, if it was interrupted."""
+        checkpoint = train.get_checkpoint()
+        return Path(checkpoint.to_directory(tempfile.mkdtemp())) if checkpoint else None
+
+    def keep(self, write: Callable[[Path], None], figures: Mapping[str, float]) -> None:
+        """Write a checkpoint and report figures with it; every rank calls."""
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            train.report(dict(figures), checkpoint=train.Checkpoint.from_directory(folder))
+
+    def report(self, figures: Mapping[str, float]) -> None:
+        """Report figures alone; every rank calls."""
+        train.report(dict(figures))
+
+
+@contextlib.contextmanager
+def follow(path: Path, progress: Progress, *, every: float = 0.5) -> Iterator[None]:
+    """Print a line for each record that is appended to a run's log while the block runs.
+
+    The log lies on shared storage, so this works wherever the workers are.
+    """
+    stop = threading.Event()
+    at = path.stat().st_size if path.exists() else 0
+
+    def tail() -> None:
+        nonlocal at
+        while True:
+            last = stop.is_set()
+            if path.exists():
+                with path.open("rb") as stream:
+                    stream.seek(at)
+                    whole, _, _ = stream.read().rpartition(b"\n")
+                at += len(whole) + 1 if whole else 0
+                for line in whole.splitlines():
+                    text = describe(json.loads(line))
+                    if text:
+                        progress(text)
+            if last:
+                return
+            stop.wait(every)
+
+    thread = threading.Thread(target=tail, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def describe(record: Mapping[str, Any]) -> str:
+    """A line of a run's log in words; empty for steps that are not worth a line."""
+    if record["event"] == "packed":
+        return f"  prompts are shared by their answers (packed = dense to {record['nats']:.1e} nats)"
+    if record["event"] == "dense":
+        return f"  one forward per answer, slower: {record['why']}"
+    if record["event"] != "step":
+        return ""
+    step, steps = record["step"], record["steps"]
+    if step % max(1, steps // 10) and step not in (1, steps):
+        return ""
+    stats = " ".join(f"{name} {value:.3f}" for name, value in record["stats"].items())
+    rate = record["tokens"] / max(record["seconds"], 1e-9)
+    left = (steps - step) * record["seconds"]
+    where = f"{record['stage']} step {step}/{steps}"
+    return f"  {where}  loss {record['loss']:.4f}  {stats}  {rate:,.0f} tokens/s  about {left:.0f} s left"

@@ -1,0 +1,273 @@
+"""What each training process does: load, score, train stage by stage, score again, write adapters.
+
+It knows no Ray: the caller hands it an engine and a way to report, so that one process
+(LocalEngine) and many (DeepSpeed under Ray Train) run the same lines. Everything that outlives
+the run is written under ``run.out`` by rank 0, aside and then renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from valuealign.config import ModelConfig, TrainConfig
+from valuealign.engine import check_packing, score_all
+from valuealign.errors import ModelError
+from valuealign.learner import Stage, learn
+from valuealign.models.adapters import CONFIG, WEIGHTS, add_adapter, put_adapter
+from valuealign.models.load import Base, fingerprint, load_base
+from valuealign.models.score import CellModel
+from valuealign.prompts import render
+from valuealign.reference import reference_logps
+from valuealign.types import Cell, Engine, StepReport
+
+START = "base"  # what the model is called before the run's first stage
+
+
+class Probe(Protocol):
+    """Figures taken during training, from scores of ``cells`` (raw log pi, one array [K] a cell)."""
+
+    cells: tuple[Cell, ...]
+
+    def __call__(self, now: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """One training run over shared storage.
+
+    ``start`` is the adapter folder to go on from, ``also`` are adapters to score beside it, and
+    ``score`` names the cell sets to score at the start and after every stage.
+    """
+
+    model: ModelConfig
+    train: TrainConfig
+    stages: tuple[Stage, ...]
+    out: Path
+    cache: Path
+    seed: int = 0
+    start: Path | None = None
+    also: Mapping[str, Path] = field(default_factory=dict)
+    score: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
+    probe: Probe | None = None
+    probes: int = 0
+
+    def adapter(self, stage: str) -> Path:
+        """Where the adapter of a finished stage lies."""
+        return self.out / "adapters" / stage
+
+
+class Checkpoints(Protocol):
+    """How a worker keeps and finds checkpoints, and reports figures (Ray Train, or nothing)."""
+
+    def latest(self) -> Path | None: ...
+
+    def keep(self, write: Callable[[Path], None], figures: Mapping[str, float]) -> None: ...
+
+    def report(self, figures: Mapping[str, float]) -> None: ...
+
+
+class NoCheckpoints:
+    """Keeps nothing: for short runs in one process."""
+
+    def latest(self) -> Path | None:
+        """There is none."""
+        return None
+
+    def keep(self, write: Callable[[Path], None], figures: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+    def report(self, figures: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+
+MakeEngine = Callable[[CellModel, int], Engine]
+
+
+def build(model: ModelConfig, *, seed: int, start: Path | None, device: str = "cpu") -> tuple[Base, CellModel]:
+    """The base with its adapter, ready for an engine. Raises ModelError."""
+    base = load_base(model.path, dtype=model.dtype, device=device, progress=lambda _: None)
+    adapted = add_adapter(base.model, r=model.lora_r, alpha=model.lora_alpha, seed=seed)
+    if start is not None:
+        put_adapter(adapted, start)
+    return base, CellModel(adapted)
+
+
+def work(
+    run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, scorer: MakeEngine, device: str = "cpu"
+) -> None:
+    """Do the run on this rank. ``scorer`` makes an engine that scores without training (for ``also``)."""
+    base, model = build(run.model, seed=run.seed, start=run.start, device=device)
+    pad_id = int(base.tokenizer.pad_token_id)
+    sets = {name: [render(c, base.tokenizer) for c in cells] for name, cells in run.score.items()}
+
+    def scores(engine: Engine, who: str) -> None:
+        if sets and not (run.out / "scores" / f"{who}.npz").is_file():
+            found = {
+                name: score_all(engine, rows, pad_id=pad_id, packed=model.packed, token_budget=run.train.token_budget)
+                for name, rows in sets.items()
+            }
+            if engine.rank == 0:
+                write_scores(run.out, who, found)
+
+    if run.also:
+        plain = scorer(model, pad_id)
+        for who, folder in run.also.items():
+            put_adapter(model.model, folder)
+            scores(plain, who)
+        if run.start is not None:
+            put_adapter(model.model, run.start)
+        else:
+            base, model = build(run.model, seed=run.seed, start=None, device=device)
+    engine = make_engine(model, pad_id)
+    at = _resume(engine, checkpoints)
+    log = _Log(run.out / "log.jsonl", engine.rank)
+    if at == (0, 0):
+        _say_packing(engine, model, sets, run, base, pad_id, log)
+        scores(engine, START)
+    identity = {
+        "base": fingerprint(base.folder),
+        "dtype": run.model.dtype,
+        "kernel": "sdpa",
+        "packed": str(model.packed),
+    }
+    for number, stage in enumerate(run.stages):
+        if number < at[0]:
+            continue
+        before = run.adapter(run.stages[number - 1].name) if number else run.start
+        named = {**identity, "adapter": fingerprint(before) if before else "none"}
+        _train(
+            run,
+            stage,
+            number,
+            engine,
+            model,
+            base,
+            pad_id,
+            named,
+            checkpoints,
+            log,
+            start=at[1] if number == at[0] else 0,
+        )
+        engine.save_adapter(run.adapter(stage.name))
+        scores(engine, stage.name)
+        if number + 1 < len(run.stages):
+            engine.fresh_optimizer()
+            _keep(engine, checkpoints, number + 1, 0, {})
+    log.event({"event": "done"})
+
+
+def _train(
+    run: TrainRun, stage: Stage, number: int, engine: Engine, model: CellModel, base: Base, pad_id: int,
+    identity: Mapping[str, str], checkpoints: Checkpoints, log: _Log, *, start: int,
+) -> None:  # fmt: skip
+    tokenizer: Any = base.tokenizer
+    form: dict[str, Any] = {"pad_id": pad_id, "packed": model.packed}
+
+    def score(rows: Sequence[Any]) -> list[np.ndarray]:
+        return score_all(engine, rows, token_budget=run.train.token_budget, **form)
+
+    def table(cells: Sequence[Cell]) -> list[np.ndarray]:
+        rows = [render(c, tokenizer) for c in cells]
+        return (
+            reference_logps(rows, score=score, identity=identity, folder=run.cache, writer=engine.rank == 0)
+            if rows
+            else []
+        )
+
+    reference = table(stage.referenced)
+    before = table(run.probe.cells) if run.probe else []
+    at_probe = {max(1, round(stage.steps * (i + 1) / run.probes)) for i in range(run.probes)}
+    for report in learn(engine, stage, tokenizer, train=run.train, reference=reference, start=start, **form):
+        log.step(report)
+        figures = {"stage": number, "step": report.step, "loss": report.loss, **report.stats}
+        if run.probe and report.step in at_probe:
+            now = score([render(c, tokenizer) for c in run.probe.cells])
+            figures |= run.probe(now, before)
+            _keep(engine, checkpoints, number, report.step, figures)
+        elif report.step % run.train.checkpoint_every == 0 and report.step < stage.steps:
+            _keep(engine, checkpoints, number, report.step, figures)
+
+
+def _keep(engine: Engine, checkpoints: Checkpoints, stage: int, step: int, figures: Mapping[str, float]) -> None:
+    def write(folder: Path) -> None:
+        engine.save(folder)
+        if engine.rank == 0:
+            (folder / "place.json").write_text(json.dumps({"stage": stage, "step": step}))
+
+    checkpoints.keep(write, {"stage": stage, "step": step, **figures})
+
+
+def _resume(engine: Engine, checkpoints: Checkpoints) -> tuple[int, int]:
+    """Load the latest checkpoint, if any; where it stands as (stage number, steps done)."""
+    folder = checkpoints.latest()
+    if folder is None:
+        return 0, 0
+    engine.load(folder)
+    place = json.loads((folder / "place.json").read_text())
+    return int(place["stage"]), int(place["step"])
+
+
+def _say_packing(
+    engine: Engine, model: CellModel, sets: Mapping[str, Any], run: TrainRun, base: Base, pad_id: int, log: _Log
+) -> None:
+    """Check packed against dense scores where the model packs; say aloud where it does not."""
+    if not model.packed:
+        log.event({"event": "dense", "why": model.abilities.why})
+        return
+    few = next(iter(sets.values()), None) or [render(c, base.tokenizer) for c in run.stages[0].terms[0].cells[:3]]
+    tolerance = 2e-3 if run.model.dtype == "float32" else 0.25
+    try:
+        log.event({"event": "packed", "nats": check_packing(engine, model, few, pad_id=pad_id, tolerance=tolerance)})
+    except ModelError as error:
+        model.packed = False
+        log.event({"event": "dense", "why": str(error)})
+
+
+class _Log:
+    """A JSON line per step under the run's folder, written by rank 0; what progress is read from."""
+
+    def __init__(self, path: Path, rank: int) -> None:
+        self._path = path if rank == 0 else None
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def step(self, report: StepReport) -> None:
+        self.event({"event": "step", **{k: v if k != "stats" else dict(report.stats) for k, v in vars(report).items()}})
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        if self._path is not None:
+            with self._path.open("a") as stream:
+                stream.write(json.dumps({"time": time.time(), **record}) + "\n")
+
+
+def write_scores(out: Path, who: str, found: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Keep the log-probabilities of every cell set under ``out/scores/<who>.npz``."""
+    folder = out / "scores"
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, Any] = {}
+    for name, logps in found.items():
+        arrays[f"{name}/logp"] = np.concatenate([*logps, np.empty(0)])
+        arrays[f"{name}/k"] = np.array([len(x) for x in logps], dtype=np.int64)
+    aside = folder / f".{who}.{os.getpid()}.npz"
+    with aside.open("wb") as stream:
+        np.savez(stream, **arrays)
+    os.replace(aside, folder / f"{who}.npz")
+
+
+def read_scores(out: Path, who: str) -> dict[str, list[np.ndarray]]:
+    """What ``write_scores`` kept: set name -> one array [K] of log-probabilities a cell."""
+    with np.load(out / "scores" / f"{who}.npz", allow_pickle=False) as arrays:
+        names = [key.removesuffix("/k") for key in arrays.files if key.endswith("/k")]
+        return {n: np.split(arrays[f"{n}/logp"], np.cumsum(arrays[f"{n}/k"])[:-1]) for n in names}
+
+
+def adapter_done(folder: Path) -> bool:
+    """Whether an adapter folder is complete (the weights are renamed in last)."""
+    return (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()

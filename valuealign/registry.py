@@ -1,0 +1,388 @@
+"""Immutable versions in folders, and aliases that move by compare-and-set.
+
+A version is the folder ``<root>/<name>/v<N>``: safetensors, JSON, a ``card.json`` with the
+SHA-256 of every file, and a ``README.md`` made from it. It appears by one rename and is never
+changed. Aliases and their history live in the store.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from valuealign.errors import RegistryError, UnknownVersion, nearest
+from valuealign.store import AliasState, Manifest, Move, Store
+
+CARD = "card.json"
+README = "README.md"
+SUFFIXES = (".safetensors", ".json", ".md")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_NUMBER = re.compile(r"v([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True)
+class Version:
+    """One trained model: an adapter's folder and its card. ``parent`` is a version id of the same family."""
+
+    name: str
+    number: int
+    path: Path
+    parent: str | None
+    card: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Such as ``v3``."""
+        return f"v{self.number}"
+
+    @property
+    def ref(self) -> str:
+        """Such as ``demo@v3``."""
+        return f"{self.name}@{self.id}"
+
+
+class Registry:
+    """The versions under ``root``; aliases, their history and the audit are kept in ``store``."""
+
+    def __init__(self, root: Path, store: Store) -> None:
+        self.root = Path(root).absolute()
+        self.store = store
+        self._verified: dict[Path, tuple[tuple[str, int, int], ...]] = {}
+
+    def register(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        card: Mapping[str, Any],
+        parent: Version | str | None = None,
+        who: str = "registry",
+    ) -> Version:
+        """Copy the files of ``folder`` to a new version of ``name`` and make it last.
+
+        ``card`` says what the model is (``base``, ``config``, ``data``, ``results``, ...);
+        ``parent``, ``created`` and the files' hashes are added. Raises RegistryError for a folder
+        with anything but safetensors, JSON and Markdown, or without safetensors.
+        """
+        _check_name(name, "model family")
+        sources = _sources(Path(folder))
+        parent_id = self.get(_id(parent), name=name).id if parent is not None else None
+        family = self.root / name
+        family.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=family))
+        try:
+            full = {
+                **card,
+                "name": name,
+                "parent": parent_id,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "files": {source.name: _copy(source, aside / source.name) for source in sources},
+            }
+            _write(aside / CARD, json.dumps(full, indent=2, ensure_ascii=False, default=str) + "\n")
+            _write(aside / README, model_card(full))
+            _sync(aside)
+            version = self._place(aside, name)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        self.store.note(who, "version.registered", version.ref, {"parent": parent_id, "files": dict(full["files"])})
+        return version
+
+    def _place(self, aside: Path, name: str) -> Version:
+        aside.chmod(0o755)
+        number = max((v.number for v in self.versions(name)), default=0) + 1
+        while True:
+            try:
+                # Renaming onto a folder that holds files fails: whoever is first has the number.
+                aside.rename(self.root / name / f"v{number}")
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                number += 1
+        _sync(self.root / name)
+        return _read(self.root / name / f"v{number}")
+
+    def names(self) -> list[str]:
+        """The model families that have a version."""
+        if not self.root.is_dir():
+            return []
+        return sorted(
+            folder.name for folder in self.root.iterdir() if _NAME.fullmatch(folder.name) and _numbers(folder)
+        )
+
+    def versions(self, name: str) -> list[Version]:
+        """Every version of a model family, oldest first (an unknown family has none)."""
+        if not _NAME.fullmatch(name):
+            return []
+        family = self.root / name
+        return [_read(family / f"v{number}") for number in _numbers(family)]
+
+    def get(self, ref: str, *, name: str | None = None) -> Version:
+        """The version that ``ref`` names now, its files checked against their hashes.
+
+        ``demo@v3``, ``demo@champion`` or ``demo`` (its champion). A bare ``v3`` or ``champion``
+        belongs to family ``name`` or, without one, to the only family there is. Raises
+        UnknownVersion, and RegistryError if a file was changed.
+        """
+        family, which = self._parse(ref, name)
+        if not _NUMBER.fullmatch(which):
+            state = self.store.alias(family, which)
+            if state is None:
+                raise self._unknown(family, which)
+            which = state.version
+        path = self.root / family / which
+        if not (path / CARD).is_file():
+            raise self._unknown(family, which)
+        version = _read(path)
+        if self._verified.get(path) != _signature(path):
+            self.verify(version)
+        return version
+
+    def _parse(self, ref: str, name: str | None) -> tuple[str, str]:
+        family, at, which = ref.partition("@")
+        if not at:
+            names = self.names()
+            if name is not None and ref != name:
+                family, which = name, ref
+            elif ref == name or ref in names:
+                family, which = ref, "champion"
+            elif len(names) == 1:
+                family, which = names[0], ref
+            else:
+                known = nearest(ref, names) if names else "no model is registered yet; run jobs/align.py"
+                raise UnknownVersion(f"no model '{ref}'", where=str(ref), mend=known)
+        if not (_NAME.fullmatch(family) and _NAME.fullmatch(which)):
+            raise UnknownVersion("this is no model's name", where=ref, mend="write name, name@alias or name@v3")
+        return family, which
+
+    def _unknown(self, family: str, which: str) -> UnknownVersion:
+        versions = [v.id for v in self.versions(family)]
+        if not versions:
+            names = self.names()
+            mend = nearest(family, names) if names else "no model is registered yet; run jobs/align.py"
+            return UnknownVersion(f"no model '{family}'", where=f"{family}@{which}", mend=mend)
+        known = [*versions, *(state.alias for state in self.store.aliases(family))]
+        kind = "version" if _NUMBER.fullmatch(which) else "alias"
+        mend = f"'{family}' has: {', '.join(known)}"
+        return UnknownVersion(f"no {kind} '{which}' of '{family}'", where=f"{family}@{which}", mend=mend)
+
+    def verify(self, version: Version) -> None:
+        """Check every file against the card. Raises RegistryError naming the file that differs."""
+        signature = _signature(version.path)
+        files: Mapping[str, str] = version.card.get("files", {})
+        present = {name for name, _, _ in signature} - {CARD, README}
+        for name in sorted(present ^ set(files)):
+            what = "is missing" if name in files else "was added after registration"
+            raise RegistryError(
+                f"a file {what}", where=str(version.path / name), mend="restore the folder, or roll back"
+            )
+        for name, expected in files.items():
+            if (version.path / name).is_symlink() or _sha256(version.path / name) != expected:
+                raise RegistryError(
+                    "the file is not what was registered",
+                    where=str(version.path / name),
+                    mend="restore it, or roll back",
+                )
+        self._verified[version.path] = signature
+
+    # Aliases
+
+    def alias(self, name: str, alias: str = "champion") -> AliasState | None:
+        """Where the alias points, and its epoch; ``None`` if it was never set."""
+        return self.store.alias(name, alias)
+
+    def move(
+        self,
+        name: str,
+        alias: str,
+        to: Version | str,
+        *,
+        expected: Version | str | None,
+        epoch: int | None = None,
+        who: str,
+        why: str,
+        figures: Mapping[str, Any] | None = None,
+        consume: Manifest | None = None,
+    ) -> AliasState:
+        """Point ``alias`` at ``to`` if it still points at ``expected`` (``None``: is not set yet),
+        and, where given, has not moved since ``epoch``.
+
+        Where given, the feedback of manifest ``consume`` becomes used in the same transaction.
+        Raises UnknownVersion, AliasMoved (somebody was first), RegistryError (changed files).
+        """
+        _check_name(alias, "alias")
+        if _NUMBER.fullmatch(alias):
+            raise RegistryError("an alias cannot look like a version", where=f"{name}@{alias}", mend="use a word")
+        target = self.get(f"{name}@{_id(to)}")
+        seen = None if expected is None else _id(expected)
+        return self.store.move_alias(
+            name, alias, target.id, expected=seen, epoch=epoch, who=who, why=why, figures=figures, consume=consume
+        )
+
+    def previous(self, name: str, alias: str = "champion") -> Version | None:
+        """Where a rollback would go: what the alias pointed at before; ``None`` if it never moved."""
+        stack = self._stack(name, alias)
+        return self.get(f"{name}@{stack[-2]}") if len(stack) > 1 else None
+
+    def rollback(self, name: str, alias: str = "champion", *, who: str, why: str) -> AliasState:
+        """Point the alias at what it pointed at before; again, at what came before that.
+
+        Raises UnknownVersion if there is nothing before, AliasMoved if somebody else moved it now.
+        """
+        state = self.store.alias(name, alias)
+        if state is None:
+            raise self._unknown(name, alias)
+        before = self.previous(name, alias)
+        if before is None:
+            raise UnknownVersion(
+                "nothing to roll back to", where=f"{name}@{alias}", mend=f"it has only ever been {state.version}"
+            )
+        return self.store.move_alias(
+            name, alias, before.id, expected=state.version, epoch=state.epoch, who=who, why=why, kind="rollback"
+        )
+
+    def history(self, name: str, alias: str = "champion") -> list[Move]:
+        """Every move of the alias, oldest first."""
+        return self.store.alias_history(name, alias)
+
+    def _stack(self, name: str, alias: str) -> list[str]:
+        """The versions that moves put on top of each other, less those rolled back."""
+        stack: list[str] = []
+        for move in self.history(name, alias):
+            if move.kind == "rollback" and len(stack) > 1:
+                stack.pop()
+            elif not stack or stack[-1] != move.to_version:
+                stack.append(move.to_version)
+        return stack
+
+
+def model_card(card: Mapping[str, Any]) -> str:
+    """A README in Markdown that tells a person what a card holds."""
+    lines = [
+        f"# {card['name']}",
+        "",
+        "A LoRA adapter made by valuealign; `card.json` holds the same facts in full.",
+        "",
+    ]
+    facts = {
+        "Base model": "base",
+        "Parent": "parent",
+        "Created": "created",
+        "Data (SHA-256)": "data_hash",
+        "Manifest": "manifest",
+    }
+    for title, key in facts.items():
+        if card.get(key) is not None:
+            lines.append(f"- {title}: {_inline(card[key])}")
+    if card.get("results"):
+        lines += ["", "## Results", "", *_table(card["results"])]
+    if card.get("gate"):
+        lines += ["", "## Gate", "", *_table(card["gate"])]
+    if card.get("config"):
+        config = json.dumps(card["config"], indent=2, ensure_ascii=False, default=str)
+        lines += ["", "## Configuration", "", "```json", config, "```"]
+    lines += ["", "## Files", "", *(f"- `{name}` `{sha256}`" for name, sha256 in card["files"].items())]
+    return "\n".join(lines) + "\n"
+
+
+def _table(results: Any) -> list[str]:
+    """A list of like mappings as a Markdown table, a mapping as two columns, else JSON."""
+    if isinstance(results, Mapping):
+        results = [{"figure": key, "value": value} for key, value in results.items()]
+    if not (isinstance(results, (list, tuple)) and results and all(isinstance(row, Mapping) for row in results)):
+        return ["```json", json.dumps(results, indent=2, ensure_ascii=False, default=str), "```"]
+    columns = list(dict.fromkeys(key for row in results for key in row))
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    return lines + [f"| {' | '.join(_inline(row.get(column, '')) for column in columns)} |" for row in results]
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _check_name(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise RegistryError(f"'{name}' cannot name a {what}", mend="use letters, digits, '_', '.', '-'")
+
+
+def _id(version: Version | str) -> str:
+    return version.id if isinstance(version, Version) else version.rpartition("@")[2]
+
+
+def _numbers(family: Path) -> list[int]:
+    if not family.is_dir():
+        return []
+    matches = (_NUMBER.fullmatch(folder.name) for folder in family.iterdir() if (folder / CARD).is_file())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _sources(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise RegistryError("no such folder", where=str(folder), mend="name the folder with the adapter's files")
+    sources = sorted(folder.iterdir())
+    for source in sources:
+        if source.is_symlink() or not source.is_file() or source.suffix not in SUFFIXES:
+            raise RegistryError(
+                "a version holds only plain .safetensors, .json and .md files",
+                where=str(source),
+                mend="convert weights to safetensors; remove the rest",
+            )
+    if not any(source.suffix == ".safetensors" for source in sources):
+        raise RegistryError("no .safetensors file here", where=str(folder), mend="save the adapter as safetensors")
+    return [source for source in sources if source.name not in (CARD, README)]
+
+
+def _read(path: Path) -> Version:
+    try:
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise RegistryError(
+            "the version's card cannot be read", where=str(path / CARD), mend="restore the folder"
+        ) from None
+    return Version(path.parent.name, int(path.name[1:]), path, card.get("parent"), card)
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy to disk, read-only; returns the SHA-256 of what was written."""
+    shutil.copyfile(source, target)
+    _sync(target)
+    target.chmod(0o444)
+    return _sha256(target)
+
+
+def _write(target: Path, text: str) -> None:
+    target.write_text(text, encoding="utf-8")
+    _sync(target)
+    target.chmod(0o444)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of each file: cheap to look at before each request."""
+    stats = ((entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(path))
+    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
