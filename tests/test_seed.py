@@ -22,6 +22,7 @@ from valuealign.errors import ModelError
 from valuealign.models import seed, seed_exam, seed_text
 from valuealign.models.load import load_base
 from valuealign.models.seed import SeedRecipe, ensure_seed, is_complete
+from valuealign.models.seed_start import wire_copying
 from valuealign.models.seed_words import TRAITS
 from valuealign.types import Message
 
@@ -260,7 +261,7 @@ def test_the_circuit_copies_before_any_training(tokenizer: PreTrainedTokenizerFa
         return float(logps.gather(1, text[0, 21:, None]).mean()) + float(torch.tensor(len(tokenizer)).log())
 
     assert abs(gain()) < 0.5
-    seed.wire_copying(model, turn=5, option=200)
+    wire_copying(model, turn=5, option=200)
     assert gain() > 0.7
 
 

@@ -82,9 +82,9 @@ class ModelConfig(Section):
 class StageConfig(Section):
     """What every training stage has."""
 
-    epochs: float = Field(6.0, gt=0, description="passes over the stage's cells")
+    epochs: float = Field(30.0, gt=0, description="passes over the stage's cells")
     learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule (warm-up, then cosine)")
-    cells_per_step: int = Field(64, ge=1, description="cells of an optimizer step, over all ranks")
+    cells_per_step: int = Field(32, ge=1, description="cells of an optimizer step, over all ranks")
 
 
 class DistributionConfig(StageConfig):
@@ -99,8 +99,9 @@ class DistributionConfig(StageConfig):
 class KtoConfig(StageConfig):
     """Stage 2: behaviour that people marked desirable or undesirable (Ethayarajh et al. 2024)."""
 
-    epochs: float = Field(6.0, gt=0, description="passes over the behaviour cells")
+    epochs: float = Field(20.0, gt=0, description="passes over the behaviour cells")
     learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule (warm-up, then cosine)")
+    cells_per_step: int = Field(16, ge=1, description="cells of an optimizer step, over all ranks (of the anchor too)")
     beta: float = Field(0.1, gt=0, description="how fast value saturates; small strays further from the reference")
     lambda_d: float = Field(1.0, gt=0, description="weight of desirable answers")
     lambda_u: float = Field(1.0, gt=0, description="weight of undesirable answers")
