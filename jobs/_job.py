@@ -16,7 +16,7 @@ import click
 
 from valuealign import config as configuration
 from valuealign.cluster.env import prepare_environment
-from valuealign.errors import ValuealignError
+from valuealign.errors import ModelError, ValuealignError
 
 prepare_environment(token_file=False)  # before ray, transformers or torch are imported anywhere
 
@@ -77,6 +77,13 @@ def open_registry(home: Path | None = None) -> Any:
 
     home = home or configuration.home()
     return Registry(home / "registry", open_store(home))
+
+
+def check_base(version: Any, base_hash: str, mend: str) -> None:
+    """A version fits only over the base it was trained on; a same-shaped other one would give nonsense."""
+    made_on = version.card.get("base_hash")
+    if made_on and made_on != base_hash:
+        raise ModelError("the version was trained on another base model", where=version.ref, mend=mend)
 
 
 def run_folder(job: str, name: str, *facts: str) -> tuple[Path, bool]:

@@ -1,7 +1,7 @@
 """Align a model to a population: survey -> targets -> cells -> stages -> evaluation -> registry.
 
     python jobs/align.py                                    # the embedded population and seed model
-    python jobs/align.py -c examples/nonvoters.yaml         # a survey of your own
+    python jobs/align.py -c examples/nonvoters_run.yaml     # a survey of your own
     python jobs/align.py model.path=/models/my-model kto.beta=0.2 --dry-run
 
 Runs the configured stages under Ray Train with DeepSpeed, judges the model before and after each
@@ -88,7 +88,10 @@ def register(
         }
         parent = registry.register(run.adapter(stage), name=config.name, card=card, parent=parent, who="align")
         versions[stage] = parent.id
-    for alias, version in (("stage1", versions[config.stages[0]]), ("champion", parent.id)):
+    aliases = {"stage1": versions.get("distribution"), "champion": versions[config.stages[-1]]}
+    for alias, version in aliases.items():
+        if version is None:
+            continue
         now = registry.alias(config.name, alias)
         registry.move(
             config.name,

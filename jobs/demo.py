@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any
 
+import click
 import httpx
 from _job import open_registry, open_store, say, user_errors
 from align import align
@@ -113,4 +114,4 @@ def post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any
 
 if __name__ == "__main__":
     with user_errors():
-        demo()
+        click.command(help=__doc__)(demo)()

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 import numpy as np
-from _job import open_registry, run_job, say
+from _job import check_base, open_registry, run_job, say
 from prepare import prepare
 
 from valuealign import config as configuration
@@ -23,6 +23,7 @@ from valuealign.config import RunConfig
 from valuealign.errors import RegistryError
 from valuealign.evaluate import behaviour_by_stage
 from valuealign.models.host import Host
+from valuealign.models.load import fingerprint, resolve
 from valuealign.registry import Registry, Version
 from valuealign.report import print_table, write_report
 from valuealign.types import Cell
@@ -34,6 +35,9 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = ()) -> dict[str, Any]
     """Score, judge, print and report; returns the evaluation and the report's path."""
     registry = open_registry()
     versions = [_get(registry, ref, config.name) for ref in (version or ("champion",))]
+    base_hash = fingerprint(resolve(config.model.path, progress=say))
+    for one in versions:
+        check_base(one, base_hash, "set model.path to its base")
     prepared = prepare(config)
     for one in versions:
         if one.card.get("data_hash") not in (None, prepared.data_hash):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from _job import done, open_registry, run_folder, run_job, say
+from _job import check_base, done, open_registry, run_folder, run_job, say
 from align import align as run_align
 from align import make_run
 from prepare import prepare
@@ -38,6 +38,13 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
         registry = open_registry()
         start = stage1(config, registry)
         prepared = prepare(config)
+        check_base(start, fingerprint(base), "set model.path to its base, or another name")
+        if start.card.get("data_hash") != prepared.data_hash:
+            raise ConfigError(
+                f"{start.ref} was trained on other data or another split than this configuration's",
+                where=f"{config.name}@stage1",
+                mend="run jobs/align.py with this configuration first, or choose another name",
+            )
         out, resumed = run_folder("sweep", config.name, configuration.dump(config), prepared.data_hash, start.ref)
         say(f"sweep: {out}" + (" (resumed)" if resumed else ""))
         only = config.model_copy(update={"stages": ("kto",)})
@@ -63,6 +70,7 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
             "base_hash": fingerprint(base),
             "stage": "kto",
             "data_hash": prepared.data_hash,
+            "licence": prepared.survey.codebook.licence,
             "config": config.model_dump(mode="json"),
             "sweep": [{"trial": t.id, **t.setting, **t.figures, "error": t.error} for t in trials],
             "results": [{"split": "select", "metric": name, "value": best.figures[name]} for name in ("auc", "change")],

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from _job import done, open_registry, run_folder, run_job, say
+from _job import check_base, done, open_registry, run_folder, run_job, say
 from prepare import Prepared, prepare
 
 from valuealign import config as configuration
@@ -25,7 +25,7 @@ from valuealign.cluster.worker import START, TrainRun, read_scores
 from valuealign.config import RunConfig
 from valuealign.learner import update_stage
 from valuealign.loop import Candidate, Outcome, update
-from valuealign.models.load import resolve
+from valuealign.models.load import fingerprint, resolve
 from valuealign.registry import Version
 from valuealign.types import Cell
 
@@ -40,6 +40,7 @@ class ClusterTrainer:
 
     def __call__(self, *, start: Version, cells: Sequence[Cell], also: Mapping[str, Version]) -> Candidate:
         base = resolve(self.config.model.path, progress=say)
+        check_base(start, fingerprint(base), "set model.path to its base")
         facts = [configuration.dump(self.config), self.prepared.data_hash, start.ref, *(c.key for c in cells)]
         out, _ = run_folder("update", self.config.name, *facts)
         self.folder = out

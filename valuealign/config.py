@@ -146,6 +146,13 @@ class SearchSpace(Section):
     lambda_d: tuple[float, float] = Field((0.7, 1.5), description="uniform")
     lambda_u: tuple[float, float] = Field((0.7, 1.5), description="uniform")
 
+    @model_validator(mode="after")
+    def _ranges(self) -> SearchSpace:
+        for name, (low, high) in self:
+            if not 0 < low < high:
+                raise ValueError(f"{name} takes (low, high) with 0 < low < high")
+        return self
+
 
 class SweepConfig(Section):
     """The sweep over KTO's hyperparameters."""
@@ -214,6 +221,12 @@ class RunConfig(Section):
     gate: GateConfig = GateConfig()
     update: UpdateConfig = UpdateConfig()
     serve: ServeConfig = ServeConfig()
+
+    @model_validator(mode="after")
+    def _order(self) -> RunConfig:
+        if self.stages not in (("distribution",), ("kto",), ("distribution", "kto")):
+            raise ValueError("stages takes [distribution], [distribution, kto] or, as an experiment, [kto]")
+        return self
 
 
 def home() -> Path:

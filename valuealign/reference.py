@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import feather
 
+from valuealign.errors import ModelError
 from valuealign.types import Rendered
 
 Score = Callable[[Sequence[Rendered]], list[np.ndarray]]
@@ -31,14 +32,30 @@ def table_key(rendered: Sequence[Rendered], identity: Mapping[str, str]) -> str:
 
 
 def reference_logps(
-    rendered: Sequence[Rendered], *, score: Score, identity: Mapping[str, str], folder: Path, writer: bool = True
+    rendered: Sequence[Rendered],
+    *,
+    score: Score,
+    identity: Mapping[str, str],
+    folder: Path,
+    writer: bool = True,
+    agree: Callable[[bool], bool] = bool,
+    make: bool = True,
 ) -> list[np.ndarray]:
     """log pi_ref [K] of every row's completions, from the table in ``folder`` or made by ``score``.
 
-    Every rank calls this; ``score`` may be collective. Only the ``writer`` rank writes.
+    Every rank calls this; ``score`` may be collective, so ``agree`` makes all ranks take the
+    writer's word on whether the table is there. Only the ``writer`` rank writes. Raises ModelError
+    if the table is gone and ``make`` is false: the model at hand is no longer the reference.
     """
     path = folder / f"{table_key(rendered, identity)}.arrow"
-    if path.is_file():
+    there = agree(path.is_file())
+    if not there and not make:
+        raise ModelError(
+            "the reference table of this stage is gone, and the model has moved on from it",
+            where=str(path),
+            mend="restore it, or start the run anew in another folder (change its name)",
+        )
+    if there:
         return [np.asarray(row, dtype=np.float64) for row in feather.read_table(path)["logp"].to_pylist()]
     logps = score(rendered)
     if writer:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from valuealign.config import ModelConfig, TrainConfig
 from valuealign.engine import check_packing, score_all
@@ -117,20 +118,22 @@ def work(
             if engine.rank == 0:
                 write_scores(run.out, who, found)
 
+    plain = scorer(model, pad_id)
+    log = _Log(run.out / "log.jsonl", plain.rank)
+    _say_packing(plain, model, sets, run, base, pad_id, log)
     if run.also:
-        plain = scorer(model, pad_id)
         for who, folder in run.also.items():
             put_adapter(model.model, folder)
             scores(plain, who)
         if run.start is not None:
             put_adapter(model.model, run.start)
         else:
+            packed = model.packed
             base, model = build(run.model, seed=run.seed, start=None, device=device)
+            model.packed = packed
     engine = make_engine(model, pad_id)
     at = _resume(engine, checkpoints)
-    log = _Log(run.out / "log.jsonl", engine.rank)
     if at == (0, 0):
-        _say_packing(engine, model, sets, run, base, pad_id, log)
         scores(engine, START)
     identity = {
         "base": fingerprint(base.folder),
@@ -174,12 +177,21 @@ def _train(
     def score(rows: Sequence[Any]) -> list[np.ndarray]:
         return score_all(engine, rows, token_budget=run.train.token_budget, **form)
 
+    def agree(here: bool) -> bool:
+        return bool(engine.all_sum(torch.tensor([float(here and engine.rank == 0)])).item())
+
     def table(cells: Sequence[Cell]) -> list[np.ndarray]:
         rows = [render(c, tokenizer) for c in cells]
-        return (
-            reference_logps(rows, score=score, identity=identity, folder=run.cache, writer=engine.rank == 0)
-            if rows
-            else []
+        if not rows:
+            return []
+        return reference_logps(
+            rows,
+            score=score,
+            identity=identity,
+            folder=run.cache,
+            writer=engine.rank == 0,
+            agree=agree,
+            make=start == 0,
         )
 
     reference = table(stage.referenced)
