@@ -60,7 +60,8 @@ def align(config: RunConfig) -> dict[str, Any]:
     evaluation = prepared.exam.judge({who: found["exam"] for who, found in scores.items()}, part="report")
     evaluation = evaluation.with_behaviour(behaviour)
     versions = register(config, prepared, run, evaluation, fingerprint(base))
-    lineage = {"data hash": prepared.data_hash, "base model": config.model.path, "run": out.name, **versions}
+    steps = (f"{version} ({stage})" for stage, version in versions.items())
+    lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", out.name, *steps]
     facts = {"Whom was asked": prepared.facts}
     report = write_report(out / "report", title=config.name, evaluation=evaluation, facts=facts, lineage=lineage)
     say("\n" + print_table(evaluation))

@@ -49,11 +49,7 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = ()) -> dict[str, Any]
     say("\n" + print_table(evaluation.with_behaviour(behaviour)))
     key = hashlib.sha256("\n".join(v.ref for v in versions).encode()).hexdigest()[:8]
     folder = configuration.home() / "runs" / config.name / f"evaluate-{key}"
-    lineage = {
-        "data hash": prepared.data_hash,
-        "base model": config.model.path,
-        **{v.ref: v.card.get("created") for v in versions},
-    }
+    lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", *(v.ref for v in versions)]
     title = " and ".join(v.ref for v in versions)
     report = write_report(folder, title=title, evaluation=evaluation, behaviour=behaviour, lineage=lineage)
     say(f"\nreport: {report}")

@@ -116,6 +116,7 @@ def start(config: RunConfig, *, home: Path) -> str:
     if set(serve.status().applications) == {APP}:
         stop()  # it is replaced; while Serve runs, neither its address nor its port can change
     _check_port(place.host, place.port)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller says where it serves
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it warns of options that it then applies
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=place.host, port=place.port))
     deployment = serve.deployment(

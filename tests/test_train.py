@@ -32,7 +32,9 @@ def long_run(model: Path, out: Path) -> TrainRun:
     """Enough steps to be interrupted in: the first stage stretched, checkpoints far apart."""
     run = make_run(model, out)
     first = replace(run.stages[0], epochs=150, learning_rate=0.005)
-    train = run.train.model_copy(update={"checkpoint_every": 25, "workers": 2, "cpus_per_worker": 0.5})
+    train = run.train.model_copy(
+        update={"checkpoint_every": 25, "workers": 2, "cpus_per_worker": 0.5, "weight_decay": 0.0}
+    )
     return replace(run, stages=(first, run.stages[1]), train=train)
 
 

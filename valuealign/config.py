@@ -75,15 +75,15 @@ class ModelConfig(Section):
 
     path: str = Field("seed", description="'seed' (made by the project) or a Hugging Face model folder")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
-    lora_r: int = Field(32, ge=1, description="rank of the LoRA adapters")
-    lora_alpha: float = Field(64.0, gt=0, description="scale of the LoRA adapters")
+    lora_r: int = Field(16, ge=1, description="rank of the LoRA adapters")
+    lora_alpha: float = Field(32.0, gt=0, description="scale of the LoRA adapters")
 
 
 class StageConfig(Section):
     """What every training stage has."""
 
-    epochs: float = Field(30.0, gt=0, description="passes over the stage's cells")
-    learning_rate: float = Field(2e-3, gt=0, description="peak of the schedule (warm-up, then cosine)")
+    epochs: float = Field(40.0, gt=0, description="passes over the stage's cells")
+    learning_rate: float = Field(4e-3, gt=0, description="peak of the schedule (warm-up, then cosine)")
     cells_per_step: int = Field(32, ge=1, description="cells of an optimizer step, over all ranks")
 
 
@@ -134,6 +134,7 @@ class TrainConfig(Section):
     zero: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
     token_budget: int = Field(4096, ge=64, description="tokens of a micro-batch, padding included")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's pull of the adapter towards the base model")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
     max_failures: int = Field(2, ge=0, description="worker failures to recover from")

@@ -23,9 +23,9 @@ from valuealign.types import Batch, Engine, Rendered
 MakeOptimizer = Callable[[Iterable[Tensor]], torch.optim.Optimizer]
 
 
-def adamw(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """AdamW without weight decay; the learner sets the learning rate at each step."""
-    return torch.optim.AdamW(list(parameters), lr=0.0, betas=(0.9, 0.99), weight_decay=0.0)
+def adamw(parameters: Iterable[Tensor], *, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+    """AdamW; the learner sets the learning rate at each step."""
+    return torch.optim.AdamW(list(parameters), lr=0.0, betas=(0.9, 0.99), weight_decay=weight_decay)
 
 
 class LocalEngine:

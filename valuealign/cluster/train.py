@@ -7,6 +7,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray import train
 from ray.train.torch import TorchTrainer
 
 from valuealign.cluster.worker import TrainRun, work
+from valuealign.engine import adamw
 from valuealign.errors import ModelError, ValuealignError
 
 Progress = Callable[[str], None]
@@ -76,7 +78,15 @@ def _loop(config: Mapping[str, Any]) -> None:
     run: TrainRun = ray.get(config["run"])
 
     def engine(model: Any, pad_id: int) -> Any:
-        return DeepSpeedEngine(model, pad_id=pad_id, zero=run.train.zero, clip=run.train.clip, dtype=run.model.dtype)
+        settings = run.train
+        return DeepSpeedEngine(
+            model,
+            pad_id=pad_id,
+            zero=settings.zero,
+            clip=settings.clip,
+            dtype=run.model.dtype,
+            optimizer=partial(adamw, weight_decay=settings.weight_decay),
+        )
 
     work(run, engine, RayCheckpoints(), scorer=lambda model, _: RankScorer(model), device=str(device()))  # type: ignore[arg-type, return-value]
 
