@@ -101,7 +101,6 @@ class KtoConfig(StageConfig):
 
     epochs: float = Field(20.0, gt=0, description="passes over the behaviour cells")
     learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule (warm-up, then cosine)")
-    cells_per_step: int = Field(16, ge=1, description="cells of an optimizer step, over all ranks (of the anchor too)")
     beta: float = Field(0.1, gt=0, description="how fast value saturates; small strays further from the reference")
     lambda_d: float = Field(1.0, gt=0, description="weight of desirable answers")
     lambda_u: float = Field(1.0, gt=0, description="weight of undesirable answers")
@@ -119,7 +118,7 @@ class KtoConfig(StageConfig):
     on: Literal["behaviour", "survey"] = Field(
         "behaviour", description="train on behaviour cells or (an experiment) survey cells"
     )
-    anchor: float = Field(1.0, ge=0, description="weight of the survey cells mixed in under the distribution loss")
+    anchor: float = Field(3.0, ge=0, description="weight of the survey cells mixed in under the distribution loss")
     holdout: float = Field(
         0.3, gt=0, lt=1, description="share of the feedback's prompts held out (half select, half report)"
     )
@@ -182,11 +181,14 @@ class GateConfig(Section):
 class UpdateConfig(StageConfig):
     """Learning from accepted feedback."""
 
-    epochs: float = Field(40.0, gt=0, description="passes over the feedback cells")
+    epochs: float = Field(60.0, gt=0, description="passes over the feedback cells")
     learning_rate: float = Field(1e-3, gt=0, description="peak of the schedule")
-    cells_per_step: int = Field(16, ge=1, description="cells of an optimizer step")
+    cells_per_step: int = Field(32, ge=1, description="cells of an optimizer step, over all ranks (of the anchor too)")
     beta: float = Field(0.1, gt=0, description="KTO's beta for feedback")
-    anchor: float = Field(1.0, ge=0, description="weight of the survey cells mixed in")
+    sft: float = Field(
+        0.05, ge=0, description="weight of the corrected texts' likelihood: KTO alone saturates before they are said"
+    )
+    anchor: float = Field(3.0, ge=0, description="weight of the survey cells mixed in")
     min_items: int = Field(1, ge=1, description="accepted items needed to start an update")
 
 

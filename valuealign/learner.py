@@ -106,9 +106,13 @@ def kto_term(cells: Sequence[Cell], config: KtoConfig) -> Term:
 
 
 def update_stage(config: RunConfig, feedback: Sequence[Cell], survey: Sequence[Cell]) -> Stage:
-    """The stage that learns from accepted feedback: KTO on it, the survey mixed in as the anchor."""
+    """The stage that learns from accepted feedback: KTO on it, corrected texts as examples too, and
+    the survey mixed in as the anchor."""
     u = config.update
     terms = [kto_term(feedback, KtoConfig(beta=u.beta))]
+    corrections = tuple(c for c in feedback if len(c.completions) > 1)
+    if u.sft and corrections:
+        terms.append(Term("corrections", "sft", corrections, weight=u.sft))
     if u.anchor:
         terms.append(distribution_term(survey, config.distribution, weight=u.anchor))
     return Stage("update", tuple(terms), u.epochs, u.learning_rate, u.cells_per_step, config.seed + 2)
