@@ -36,11 +36,17 @@ def user_errors() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+def keep_lines(docstring: str | None) -> str:
+    """A job's docstring as --help shows it: click would join the example commands into one paragraph."""
+    parts = (docstring or "").split("\n\n")
+    return "\n\n".join(("\b\n" if part.startswith("    ") else "") + part for part in parts)
+
+
 def run_job(docstring: str | None, body: Callable[..., Any], *options: Callable[[Any], Any]) -> None:
     """Run ``body(config, **options)`` as a command that takes a YAML file and overrides."""
 
     @click.command(
-        help=docstring,
+        help=keep_lines(docstring),
         epilog="\b\nKeys and defaults:\n" + configuration.describe(),
         context_settings={"max_content_width": 120},
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 import httpx
-from _job import open_registry, open_store, say, user_errors
+from _job import keep_lines, open_registry, open_store, say, user_errors
 from align import align
 from sweep_kto import sweep_kto
 from update import learn_from_feedback
@@ -114,4 +114,4 @@ def post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any
 
 if __name__ == "__main__":
     with user_errors():
-        click.command(help=__doc__)(demo)()
+        click.command(help=keep_lines(__doc__))(demo)()

@@ -30,6 +30,8 @@ from valuealign.surveys.table import Survey
 from valuealign.types import Cell
 from valuealign.weighting import Margins, Weights, rake
 
+PARTS = ("train", "select", "report")
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -68,7 +70,7 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
     exam = build_exam(survey, weights.weights_P, groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
     held = ", ".join(f"{name}/{part} {len(pairs)}" for (name, part), pairs in sorted(splits.pairs.items()))
     facts |= {"groups": str(len(groups)), "cells to train on": f"{len(cells):,}", "held out": held}
-    behaviour = _behaviour(config, survey, weights)
+    behaviour = _behaviour(config, survey, weights, splits.person_P)
     if config.kto.on == "survey":
         kto_cells = tuple(survey_cells(table, splits.train, undesirable="others"))
     else:
@@ -77,35 +79,42 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
         facts["behaviour prompts"] = ", ".join(f"{len(part)} to {name}" for name, part in behaviour.items())
     for name, fact in facts.items():
         progress(f"{name}: {fact}")
-    digest = hashlib.sha256(
-        json.dumps([[c.key, c.desirable, c.undesirable] for c in (*cells, *kto_cells, *exam.cells)]).encode()
-    )
+    seen = (*cells, *kto_cells, *exam.cells, *behaviour["select"], *behaviour["report"])
+    digest = hashlib.sha256(json.dumps([[c.key, c.desirable, c.undesirable] for c in seen]).encode())
     return Prepared(survey, weights, exam, cells, kto_cells, behaviour, digest.hexdigest()[:32], facts)
 
 
-def _behaviour(config: RunConfig, survey: Survey, weights: Weights) -> dict[str, tuple[Cell, ...]]:
-    """Behaviour cells: the embedded public's own, or a file of marked answers; part of them held out."""
+def _behaviour(
+    config: RunConfig, survey: Survey, weights: Weights, person_P: np.ndarray
+) -> dict[str, tuple[Cell, ...]]:
+    """Behaviour cells by part: the embedded public's own (held out by prompt and by person), or a
+    file of marked answers (held out by prompt: it says nothing of persons)."""
     if config.kto.feedback is not None:
         cells = read_binary(config.kto.feedback)
+        by_part = dict.fromkeys(PARTS, cells)
     elif config.survey.reader == "embedded":
-        cells = feedback(survey, config.seed, weights_P=weights.weights_P)
-    elif "kto" in config.stages and config.kto.on == "behaviour":
+        by_part = {}
+        for number, part in enumerate(PARTS):
+            weights_P = np.zeros(config.survey.people)  # survey.rows may have cut the survey short
+            weights_P[: len(person_P)] = weights.weights_P * (person_P == number)
+            by_part[part] = feedback(config.survey.people, config.seed, weights_P=weights_P)
+    else:
+        by_part = {part: [] for part in PARTS}
+    prompts = sorted(
+        (c.prompt for c in by_part["train"]), key=lambda p: hashlib.sha256(f"{config.seed}{p}".encode()).digest()
+    )
+    if not prompts and "kto" in config.stages and config.kto.on == "behaviour":
         raise ConfigError(
             "stage kto needs behaviour feedback, and this survey brings none",
             where="kto.feedback",
             mend="give kto.feedback=FILE (JSON lines of prompt, completion, label), or run stages='[distribution]'",
         )
-    else:
-        cells = []
-    order = sorted(cells, key=lambda c: hashlib.sha256(f"{config.seed}{c.prompt}".encode()).hexdigest())
-    held = round(config.kto.holdout * len(order) / 2)
-    if order and (held < 1 or len(order) <= 2 * held):
-        raise SplitError(
-            f"{len(order)} prompts are too few to hold {config.kto.holdout:g} of them out",
-            where="kto.holdout",
-            mend="bring more prompts",
-        )
-    return {"train": tuple(order[2 * held :]), "select": tuple(order[:held]), "report": tuple(order[held : 2 * held])}
+    held = round(config.kto.holdout * len(prompts) / 2)
+    if prompts and (held < 1 or len(prompts) <= 2 * held):
+        few = f"{len(prompts)} prompts are too few to hold {config.kto.holdout:g} of them out"
+        raise SplitError(few, where="kto.holdout", mend="bring more prompts")
+    mine = {"train": prompts[2 * held :], "select": prompts[:held], "report": prompts[held : 2 * held]}
+    return {part: tuple(c for c in by_part[part] if c.prompt in set(mine[part]) and c.mass > 0) for part in PARTS}
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
     base = resolve(config.model.path, progress=say)
     with cluster():
         registry = open_registry()
+        prepared = prepare(config.model_copy(update={"stages": ("distribution", "kto")}))
         start = stage1(config, registry)
-        prepared = prepare(config)
         check_base(start, fingerprint(base), "set model.path to its base, or another name")
         if start.card.get("data_hash") != prepared.data_hash:
             raise ConfigError(

@@ -23,10 +23,11 @@ from valuealign.cluster.session import cluster
 from valuealign.cluster.train import fit
 from valuealign.cluster.worker import START, TrainRun, read_scores
 from valuealign.config import RunConfig
+from valuealign.errors import ConfigError
 from valuealign.learner import update_stage
 from valuealign.loop import Candidate, Outcome, update
 from valuealign.models.load import fingerprint, resolve
-from valuealign.registry import Version
+from valuealign.registry import Registry, Version
 from valuealign.types import Cell
 
 
@@ -41,7 +42,8 @@ class ClusterTrainer:
     def __call__(self, *, start: Version, cells: Sequence[Cell], also: Mapping[str, Version]) -> Candidate:
         base = resolve(self.config.model.path, progress=say)
         check_base(start, fingerprint(base), "set model.path to its base")
-        facts = [configuration.dump(self.config), self.prepared.data_hash, start.ref, *(c.key for c in cells)]
+        wanted = [f"{c.key}{c.desirable}{c.undesirable}" for c in cells]
+        facts = [configuration.dump(self.config), self.prepared.data_hash, start.ref, *wanted]
         out, _ = run_folder("update", self.config.name, *facts)
         self.folder = out
         run = TrainRun(
@@ -67,10 +69,11 @@ def learn_from_feedback(config: RunConfig, check: bool = False) -> Outcome | Non
     """One turn of the loop; returns how it ended."""
     registry = open_registry()
     if check:
-        accepted = registry.store.list_feedback(status="accepted")
+        accepted = registry.store.list_feedback(status="accepted", name=config.name)
         say(f"{len(accepted)} accepted feedback items wait; an update needs {config.update.min_items}")
         return None
     prepared = prepare(config, progress=lambda _: None)
+    check_data(registry, config, prepared)
     trainer = ClusterTrainer(config, prepared)
     outcome = update(
         config, store=registry.store, registry=registry, trainer=trainer, exam=prepared.exam, who="update", progress=say
@@ -79,6 +82,19 @@ def learn_from_feedback(config: RunConfig, check: bool = False) -> Outcome | Non
     if trainer.folder is not None:
         done(trainer.folder, {"promoted": outcome.promoted, "reason": outcome.reason})
     return outcome
+
+
+def check_data(registry: Registry, config: RunConfig, prepared: Prepared) -> None:
+    """The anchor and the gate must be of the people, and the split, that the models were aligned to."""
+    for alias in ("champion", "stage1"):
+        state = registry.alias(config.name, alias)
+        version = registry.get(f"{config.name}@{state.version}") if state else None
+        if version is not None and version.card.get("data_hash") != prepared.data_hash:
+            raise ConfigError(
+                f"{config.name}@{alias} ({version.id}) was trained on other data or another split",
+                where="configuration",
+                mend="use the configuration that it was aligned with (-c run.yaml), or run jobs/align.py first",
+            )
 
 
 if __name__ == "__main__":

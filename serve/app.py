@@ -38,7 +38,7 @@ class HostBackend:
     makes each answer slower, and an adapter is switched in place, so answers queue anyway."""
 
     def __init__(self, host: Host, *, base_hash: str | None, limit: int | None = None, keep: int = LOADED) -> None:
-        self._host, self._base_hash, self._limit, self._keep = host, base_hash, limit, keep
+        self._host, self.base_hash, self._limit, self._keep = host, base_hash, limit, keep
         self._used: list[str] = []
 
     async def chat(
@@ -67,7 +67,7 @@ class HostBackend:
         """
         if version.id not in self._host.loaded():
             made_on = version.card.get("base_hash")
-            if made_on and self._base_hash and made_on != self._base_hash:
+            if made_on and self.base_hash and made_on != self.base_hash:
                 raise RegistryError("the version was trained on another base model", where=version.ref)
             try:
                 self._host.load(version.id, version.path)
@@ -87,7 +87,7 @@ def build(*, name: str, database: str, root: str, base: str, dtype: str, gpu: bo
     limit = json.loads((Path(base) / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
     backend = HostBackend(host, base_hash=fingerprint(Path(base)), limit=limit)
     for version in (registry.previous(name), registry.get(f"{name}@champion")):
-        if version is not None:
+        if version is not None and version.card.get("base_hash") in (None, backend.base_hash):
             backend.attach(version)
     return create_app(store=store, registry=registry, backend=backend, name=name, max_tokens=max_tokens)
 
@@ -104,11 +104,18 @@ def start(config: RunConfig, *, home: Path) -> str:
     champion = Registry(home / "registry", store).get(f"{config.name}@champion")
     store.close()
     place = config.serve
+    base = resolve(str(champion.card.get("base", config.model.path)))
+    if champion.card.get("base_hash") not in (None, fingerprint(base)):
+        raise RegistryError(
+            "its base model has changed since it was trained",
+            where=champion.ref,
+            mend=f"restore {base}, or align anew and promote that",
+        )
     facts: dict[str, Any] = {
         "name": config.name,
         "database": database,
         "root": str(home / "registry"),
-        "base": str(resolve(str(champion.card.get("base", config.model.path)))),
+        "base": str(base),
         "dtype": config.model.dtype,
         "gpu": place.gpus > 0,
         "max_tokens": place.max_tokens,
@@ -116,7 +123,6 @@ def start(config: RunConfig, *, home: Path) -> str:
     if set(serve.status().applications) == {APP}:
         stop()  # it is replaced; while Serve runs, neither its address nor its port can change
     _check_port(place.host, place.port)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # the caller says where it serves
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it warns of options that it then applies
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=place.host, port=place.port))
     deployment = serve.deployment(
@@ -130,8 +136,11 @@ def start(config: RunConfig, *, home: Path) -> str:
 
 
 def stop() -> None:
-    """Take the service down; the cluster stays."""
-    serve.shutdown()
+    """Take the service down; the cluster and other people's applications stay."""
+    if set(serve.status().applications) - {APP}:
+        serve.delete(APP)
+    else:
+        serve.shutdown()
 
 
 def _check_port(host: str, port: int) -> None:

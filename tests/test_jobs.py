@@ -15,7 +15,7 @@ from tiny import make_tiny
 pytestmark = pytest.mark.ray
 
 RUN_JOBS = ("align", "sweep_kto", "evaluate", "update", "prepare", "service")
-ALL_JOBS = (*RUN_JOBS, "promote", "review", "demo")
+ALL_JOBS = (*RUN_JOBS, "plan", "promote", "review", "demo")
 
 
 def job(home: Path, name: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

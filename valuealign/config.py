@@ -310,6 +310,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node, schema = inner, _section(schema, section)
     if name not in schema.model_fields:
         raise ConfigError(f"unknown key '{key}'", where="command line", mend=_nearest_key(key))
+    if key == "model.path" and isinstance(value, str) and Path(value).is_dir():
+        value = str(Path(value).absolute())
     node[name] = str(Path(value).absolute()) if _is_path(schema, name) and isinstance(value, str) else value
 
 

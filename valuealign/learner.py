@@ -74,6 +74,10 @@ def distribution_term(cells: Sequence[Cell], config: DistributionConfig, *, weig
 
 def kto_term(cells: Sequence[Cell], config: KtoConfig) -> Term:
     """Cells under KTO. Raises ConfigError on combinations whose fixed point would not be the people's."""
+    if not sum(c.mass for c in cells):
+        raise ConfigError(
+            "there is nothing to learn from", where="kto.feedback", mend="give answers that people marked"
+        )
     closed = {cell.closed for cell in cells}
     if config.negatives == "policy":
         if closed != {True}:
@@ -261,7 +265,8 @@ def _accumulate(
         chosen = step_cells(len(ready.rows), step=step, cells_per_step=per_step, seed=stage.seed + 1000 * number)
         objective, hyper = OBJECTIVES[ready.term.objective], dict(ready.term.hyper)
         negatives = {"negatives": hyper["negatives"]} if "negatives" in hyper else {}
-        mass = float(objective.mass(wanted([ready.rows[i] for i in chosen]), **negatives))
+        # A step may meet only cells without mass; its loss is then 0, not 0 / 0.
+        mass = float(objective.mass(wanted([ready.rows[i] for i in chosen]), **negatives)) or 1.0
         if ready.pairs:
             pairs = [ready.pairs[i] for i in chosen]
             hyper["z0_open"] = _z0(engine, pairs, train=train, pad_id=pad_id, packed=packed)

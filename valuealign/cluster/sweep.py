@@ -22,7 +22,7 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from valuealign.cluster.train import Progress, fit
-from valuealign.cluster.worker import TrainRun
+from valuealign.cluster.worker import TrainRun, adapter_done
 from valuealign.config import SweepConfig
 from valuealign.errors import ModelError
 from valuealign.evaluate import Exam, behaviour_auc
@@ -91,8 +91,9 @@ class Trial:
 
     @property
     def whole(self) -> bool:
-        """Whether the trial ran all its steps (ASHA stops the others early)."""
-        return self.figures.get("step", 0) >= self.figures.get("steps", math.inf)
+        """Whether the trial ran all its steps and left its adapter (ASHA stops the others early)."""
+        ended = self.figures.get("step", 0) >= self.figures.get("steps", math.inf)
+        return ended and adapter_done(self.out / "adapters" / "kto")
 
 
 def trial_run(run: TrainRun, setting: Mapping[str, float], trial: str) -> TrainRun:

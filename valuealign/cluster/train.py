@@ -129,9 +129,9 @@ def follow(path: Path, progress: Progress, *, every: float = 0.5) -> Iterator[No
                     whole, _, _ = stream.read().rpartition(b"\n")
                 at += len(whole) + 1 if whole else 0
                 for line in whole.splitlines():
-                    text = describe(json.loads(line))
-                    if text:
-                        progress(text)
+                    with contextlib.suppress(json.JSONDecodeError):  # a line cut off by a kill
+                        if text := describe(json.loads(line)):
+                            progress(text)
             if last:
                 return
             stop.wait(every)

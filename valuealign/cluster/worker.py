@@ -110,7 +110,7 @@ def work(
     sets = {name: [render(c, base.tokenizer) for c in cells] for name, cells in run.score.items()}
 
     def scores(engine: Engine, who: str) -> None:
-        if sets and not (run.out / "scores" / f"{who}.npz").is_file():
+        if sets:
             found = {
                 name: score_all(engine, rows, pad_id=pad_id, packed=model.packed, token_budget=run.train.token_budget)
                 for name, rows in sets.items()
@@ -203,6 +203,9 @@ def _train(
         if run.probe and report.step in at_probe:
             now = score([render(c, tokenizer) for c in run.probe.cells])
             figures |= run.probe(now, before)
+            if report.step == stage.steps:
+                # The scheduler may end a trial at its last report: what it made must lie there by then.
+                engine.save_adapter(run.adapter(stage.name))
             _keep(engine, checkpoints, number, report.step, figures)
         elif report.step % run.train.checkpoint_every == 0 and report.step < stage.steps:
             _keep(engine, checkpoints, number, report.step, figures)

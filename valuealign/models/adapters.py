@@ -48,8 +48,17 @@ def put_adapter(model: PeftModel, folder: Path, *, name: str = "default") -> Non
 
     Raises ModelError if they belong to another base or rank.
     """
+    tensors = read_adapter(folder)
+    written, mine = json.loads((folder / CONFIG).read_text()), model.peft_config[name]
+    for key in ("r", "lora_alpha"):
+        if key in written and written[key] != getattr(mine, key):
+            raise ModelError(
+                f"the adapter does not fit: it has {key} {written[key]:g}, the run {getattr(mine, key):g}",
+                where=str(folder),
+                mend="use the model.lora_r and model.lora_alpha that it was trained with",
+            )
     try:
-        result = set_peft_model_state_dict(model, read_adapter(folder), adapter_name=name)
+        result = set_peft_model_state_dict(model, tensors, adapter_name=name)
     except RuntimeError as error:
         raise ModelError(
             "the adapter does not fit this base model or rank",

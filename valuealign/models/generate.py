@@ -43,7 +43,9 @@ def generate(
         )
     if seed is not None:
         torch.manual_seed(seed)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    sampling: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     device = next(model.parameters()).device
     prompt_1T = torch.tensor([ids], device=device)
     out_1T = model.generate(
@@ -52,6 +54,7 @@ def generate(
         max_new_tokens=min(max_tokens, limit - len(ids)),
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        repetition_penalty=1.0,  # whatever the checkpoint's own generation settings say
         **sampling,
     )
     new = out_1T[0, len(ids) :].tolist()
