@@ -111,8 +111,7 @@ def _behaviour(
         )
     held = round(config.kto.holdout * len(prompts) / 2)
     if prompts and (held < 1 or len(prompts) <= 2 * held):
-        few = f"{len(prompts)} prompts are too few to hold {config.kto.holdout:g} of them out"
-        raise SplitError(few, where="kto.holdout", mend="bring more prompts")
+        raise SplitError(f"{len(prompts)} prompts are too few", where="kto.holdout", mend="bring more prompts")
     mine = {"train": prompts[2 * held :], "select": prompts[:held], "report": prompts[held : 2 * held]}
     return {part: tuple(c for c in by_part[part] if c.prompt in set(mine[part]) and c.mass > 0) for part in PARTS}
 
