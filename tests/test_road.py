@@ -118,3 +118,16 @@ def test_a_sweep_by_ray_job_submit(tmp_path: Path, model: Path) -> None:
     assert made.get("demo@stage1").card["stage"] == "distribution"
     sweeps = [v for v in made.versions("demo") if "sweep" in v.card]
     assert sweeps and len(sweeps[0].card["sweep"]) == 4 and sweeps[0].parent == made.get("demo@stage1").id
+
+
+@pytest.mark.timeout(1500)
+def test_the_sweep_typed_verbatim(tmp_path: Path) -> None:
+    """`ray job submit -- python jobs/sweep_kto.py`, without flag or argument: the defaults, in full."""
+    home = tmp_path / "home"
+    with ray_head(ROOT, num_cpus=2, extra_env={"VALUEALIGN_HOME": str(home)}) as head:
+        command = ["--", "python", "jobs/sweep_kto.py"]
+        found = submit(command, cwd=head.cwd, env=head.env, timeout=1400)
+    assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-3000:]
+    assert "4/4 trials ended" in found.stdout and "change in survey distance" in found.stdout
+    assert registry(home).get("demo@stage1").card["base"] == "seed"
+    assert "registered the best trial as demo@v" in found.stdout or "nothing is registered" in found.stdout
