@@ -181,14 +181,14 @@ class GateConfig(Section):
 class UpdateConfig(StageConfig):
     """Learning from accepted feedback."""
 
-    epochs: float = Field(80.0, gt=0, description="passes over the feedback cells")
+    epochs: float = Field(60.0, gt=0, description="passes over the feedback cells")
     learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule")
     cells_per_step: int = Field(32, ge=1, description="cells of an optimizer step, over all ranks (of the anchor too)")
     beta: float = Field(0.1, gt=0, description="KTO's beta for feedback")
     sft: float = Field(
         0.02, ge=0, description="weight of the corrected texts' likelihood: KTO alone saturates before they are said"
     )
-    anchor: float = Field(3.0, ge=0, description="weight of the survey cells mixed in")
+    anchor: float = Field(8.0, ge=0, description="weight of the survey cells mixed in")
     min_items: int = Field(1, ge=1, description="accepted items needed to start an update")
 
 
