@@ -4,28 +4,32 @@ python jobs/promote.py demo                              # what there is
 python jobs/promote.py demo v3 --why "better on items"   # champion -> v3
 python jobs/promote.py demo --rollback                   # champion -> the one before
 python jobs/promote.py demo v1 --alias stage1 --dry-run
+python jobs/promote.py -c run.yaml v3                    # the run's file names the family
 """
 
 from __future__ import annotations
 
 import getpass
+from pathlib import Path
 from typing import Any
 
 import click
 from _job import open_registry, say, user_errors
 
+from valuealign import config as configuration
 from valuealign.errors import RegistryError, UnknownVersion
 
 
 @click.command(help=str(__doc__).replace("\n\n", "\n\n\b\n"))  # \b: keep the lines
-@click.argument("name")
-@click.argument("version", required=False)
+@click.option("--config", "-c", "path", type=click.Path(path_type=Path), help="the run's YAML file, in place of NAME")
+@click.argument("words", nargs=-1, metavar="[NAME] [VERSION] [SECTION.KEY=VALUE]...")
 @click.option("--alias", default="champion", show_default=True, help="the alias to move")
 @click.option("--rollback", is_flag=True, help="go back to the version before")
 @click.option("--why", default="", help="kept in the alias's history")
 @click.option("--dry-run", is_flag=True, help="say what would move and touch nothing")
-def promote(name: str, version: str | None, alias: str, rollback: bool, why: str, dry_run: bool) -> None:
+def promote(path: Path | None, words: tuple[str, ...], alias: str, rollback: bool, why: str, dry_run: bool) -> None:
     with user_errors():
+        name, version = family(path, words)
         if version and rollback:
             raise RegistryError("a rollback takes no version", where=version, mend="leave out one of the two")
         registry = open_registry()
@@ -46,6 +50,16 @@ def promote(name: str, version: str | None, alias: str, rollback: bool, why: str
             expected, epoch = (now.version, now.epoch) if now else (None, None)
             why = why or "promoted by hand"
             registry.move(name, alias, target, expected=expected, epoch=epoch, who=who, why=why)
+
+
+def family(path: Path | None, words: tuple[str, ...]) -> tuple[str, str | None]:
+    """The model family and the version that were named; the family is the configuration's, where one is given."""
+    overrides, plain = [w for w in words if "=" in w], [w for w in words if "=" not in w]
+    config = configuration.load(path, overrides)
+    name = config.name if path or overrides or not plain else plain.pop(0)
+    if len(plain) > 1:
+        raise RegistryError("too many words", where=" ".join(plain), mend="write NAME VERSION, or -c FILE VERSION")
+    return name, plain[0] if plain else None
 
 
 def show(registry: Any, name: str, alias: str) -> None:

@@ -40,7 +40,14 @@ def test_promote_moves_rolls_back_and_says_why_it_cannot(home: Path, store: Stor
     assert "better on items" in listed and listed.count("v2") == 1
     assert job("promote", "demo", "--rollback").returncode == 0 and registry.get("demo").id == "v1"
 
+    named = home / "run.yaml"
+    named.write_text("name: demo\n")
+    for arguments in (("-c", str(named), "v2"), ("name=demo", "v2")):
+        assert "demo@champion: v1 -> v2" in job("promote", *arguments, "--dry-run").stdout
+
     for arguments, words in (
+        (("nam=demo", "v2"), "did you mean 'name'"),
+        (("demo", "v1", "v2"), "too many words"),
         (("demo", "v9"), "'demo' has: v1, v2, v3, champion"),
         (("dem", "v1"), "did you mean 'demo'"),
         (("demo", "--rollback"), "nothing to roll back to"),
