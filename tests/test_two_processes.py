@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +20,11 @@ from valuealign.engine import LocalEngine
 HERE = Path(__file__).parent
 
 
+def _sgd(model: Any, pad_id: int) -> LocalEngine:
+    """One process and plain SGD, never clipped: a weight moves by exactly rate times gradient."""
+    return LocalEngine(model, pad_id=pad_id, clip=1e9, optimizer=lambda ps: torch.optim.SGD(list(ps), lr=0.0))
+
+
 def _free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -29,8 +35,7 @@ def _free_port() -> int:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("ranks")
     model = make_tiny(folder / "model")
-    make = lambda m, pad: LocalEngine(m, pad_id=pad, clip=1e9, optimizer=lambda ps: torch.optim.SGD(list(ps), lr=0.0))  # noqa: E731
-    run_steps(model, folder / "one", make)
+    run_steps(model, folder / "one", _sgd)
     return model, folder / "one"
 
 
@@ -46,8 +51,7 @@ def _differs(a: Path, b: Path) -> float:
 
 def test_accumulation_changes_nothing(alone: tuple[Path, Path], tmp_path: Path) -> None:
     model, one = alone
-    make = lambda m, pad: LocalEngine(m, pad_id=pad, clip=1e9, optimizer=lambda ps: torch.optim.SGD(list(ps), lr=0.0))  # noqa: E731
-    run_steps(model, tmp_path, make, budget=100_000)
+    run_steps(model, tmp_path, _sgd, budget=100_000)
     assert _differs(one, tmp_path) < 1e-4
 
 

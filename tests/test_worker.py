@@ -70,8 +70,6 @@ class FolderCheckpoints:
         if self.left == 0:
             raise Interrupted
 
-    def report(self, figures: Mapping[str, float]) -> None: ...
-
 
 def test_a_run_trains_scores_and_writes(model: Path, tmp_path: Path) -> None:
     run = make_run(model, tmp_path)

@@ -40,11 +40,6 @@ class LocalEngine:
         self._trainable = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = optimizer(self._trainable)
 
-    @property
-    def packed(self) -> bool:
-        """Whether batches are prefix-shared."""
-        return self.model.packed
-
     def score(self, batch: Batch) -> Tensor:
         """Log-probabilities [N]; see Engine."""
         device = next(self.model.parameters()).device

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -295,9 +295,3 @@ class Generator(Protocol):
     def generate(
         self, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int | None
     ) -> str: ...
-
-
-class Scorer(Protocol):
-    """Raw log-probabilities of a cell's completions, one array [K] a cell, in order."""
-
-    def __call__(self, cells: Sequence[Cell]) -> Iterator[Sequence[float]]: ...

@@ -55,11 +55,6 @@ class DeepSpeedEngine:
         self._zero = zero
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
 
-    @property
-    def packed(self) -> bool:
-        """Whether batches are prefix-shared."""
-        return self.model.packed
-
     def score(self, batch: Batch) -> Tensor:
         """Log-probabilities [N]; see Engine."""
         logp_N: Tensor = self._engine(to_device(batch, self._engine.device))

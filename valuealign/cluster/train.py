@@ -105,10 +105,6 @@ class RayCheckpoints:
             write(Path(folder))
             train.report(dict(figures), checkpoint=train.Checkpoint.from_directory(folder))
 
-    def report(self, figures: Mapping[str, float]) -> None:
-        """Report figures alone; every rank calls."""
-        train.report(dict(figures))
-
 
 @contextlib.contextmanager
 def follow(path: Path, progress: Progress, *, every: float = 0.5) -> Iterator[None]:

@@ -66,13 +66,11 @@ class TrainRun:
 
 
 class Checkpoints(Protocol):
-    """How a worker keeps and finds checkpoints, and reports figures (Ray Train, or nothing)."""
+    """How a worker keeps checkpoints, with figures, and finds them again (Ray Train, or nothing)."""
 
     def latest(self) -> Path | None: ...
 
     def keep(self, write: Callable[[Path], None], figures: Mapping[str, float]) -> None: ...
-
-    def report(self, figures: Mapping[str, float]) -> None: ...
 
 
 class NoCheckpoints:
@@ -83,9 +81,6 @@ class NoCheckpoints:
         return None
 
     def keep(self, write: Callable[[Path], None], figures: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def report(self, figures: Mapping[str, float]) -> None:
         """Do nothing."""
 
 
