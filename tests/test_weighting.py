@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from valuealign.config import WeightingConfig
 from valuealign.errors import WeightingError
 from valuealign.surveys.codebook import Codebook
 from valuealign.surveys.table import Survey
-from valuealign.weighting import Margins, kish, rake
+from valuealign.weighting import Margins, Weights, kish, weigh
 
 A = {"x": 0.2, "y": 0.5, "z": 0.3}
 B = {"u": 0.4, "v": 0.6}
@@ -29,6 +30,10 @@ def sample(n: int = 800, seed: int = 0) -> Survey:
         }
     )
     return Survey(Codebook("s", "s", (), ()), people)
+
+
+def rake(survey: Survey, margins: Margins | None, *, trim: float | None = None) -> Weights:
+    return weigh(survey, margins, WeightingConfig(trim=trim), country=None, population_weights=False)
 
 
 def ipf(survey: Survey, margins: dict[str, dict[str, float]], rounds: int = 500) -> np.ndarray:
@@ -143,7 +148,7 @@ def test_margins_out_of_reach_are_an_error_not_a_last_iterate() -> None:
         }
     )
     survey = Survey(Codebook("s", "s", (), ()), twins)
-    with pytest.raises(WeightingError, match="does not meet the margins of a, b"):
+    with pytest.raises(WeightingError, match="do not meet the margins of a, b: a x ends at 0.6"):
         rake(survey, Margins({"a": {"x": 0.3, "y": 0.7}, "b": {"u": 0.6, "v": 0.4}}))
     with pytest.raises(WeightingError, match="raise weighting.trim"):
         rake(sample(), Margins({"a": A, "b": B}), trim=1.05)

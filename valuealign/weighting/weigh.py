@@ -1,0 +1,170 @@
+"""The survey's weights: what everyone means, then the population's margins, then trimming.
+
+The fitting is done by the ``svy`` library. Shape letter: ``P`` people (rows of the survey).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import polars as pl
+
+from valuealign.config import WeightingConfig
+from valuealign.errors import WeightingError
+from valuealign.weighting.everyone import everyone
+from valuealign.weighting.fit import fit, ratios, trim
+from valuealign.weighting.margins import Margins
+from valuealign.weighting.targets import Fielding, inside, targets
+
+# The cap behind a wanted design effect is sought to this relative precision.
+CAP_PRECISION = 1e-3
+
+
+class Weighted(Protocol):
+    """What weighting needs of a survey: a row per interview, ``person``, ``weight``, traits, a panel's ``wave``."""
+
+    @property
+    def people(self) -> pl.DataFrame: ...
+
+
+class Kish(NamedTuple):
+    """What weighted answers are worth: ``n`` people, ``design_effect`` n sum(w^2) / sum(w)^2, ``n_eff`` n / deff."""
+
+    n: int
+    design_effect: float
+    n_eff: float
+
+
+class Gap(NamedTuple):
+    """One margin level: the population's share, the sample's design-weighted share, the share after weighting."""
+
+    trait: str
+    level: str
+    target: float
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Survey weights ``weights_P`` (mean 1, rows of ``survey.people``), what they cost and what they mended.
+
+    ``everyone`` says whom they speak for, to be printed. ``trimmed`` counts the rows that would
+    weigh more without the trimming.
+    """
+
+    weights_P: np.ndarray
+    design_effect: float
+    n_eff: float
+    gaps: tuple[Gap, ...] = ()
+    everyone: str = ""
+    trimmed: int = 0
+
+
+def kish(weights_P: np.ndarray) -> Kish:
+    """Kish's design effect and effective sample size of the people with positive weight (Kish 1965, 11.7)."""
+    positive = weights_P[weights_P > 0]
+    if not len(positive):
+        return Kish(0, math.nan, 0.0)
+    n_eff = float(positive.sum() ** 2 / (positive**2).sum())
+    return Kish(len(positive), len(positive) / n_eff, n_eff)
+
+
+def weigh(
+    survey: Weighted,
+    margins: Margins | None,
+    config: WeightingConfig,
+    *,
+    country: str | None,
+    population_weights: bool,
+) -> Weights:
+    """Fit the design weights to the population: countries first (``everyone``), then the margins.
+
+    ``country`` is the trait that names a person's country; ``population_weights`` says that the
+    design weights already bring countries to their sizes. The margins are raked (Deming & Stephan
+    1940) or, a single joint one, post-stratified, in each wave of a panel by itself; waves keep
+    their totals, and so do several countries. No weight is larger than ``config.trim`` times the
+    mean positive weight of its country and wave, or the cap is the loosest that gives
+    ``config.design_effect``; trimmed weights are fitted again until both hold. Without margins the
+    survey's own weights are trimmed to a stated design effect only.
+
+    Raises WeightingError for what ``everyone`` refuses, a margin of a trait or level that nobody in
+    the sample has, a person whose level is unknown or has no margin, margins that cannot be met
+    (within the trimming), and a design effect out of reach.
+    """
+    people = survey.people
+    start_P, sentence = everyone(people, config, country=country, population_weights=population_weights)
+    if config.method == "poststratify" and (margins is None or len(margins.shares) != 1):
+        what = f"post-stratification takes one margin, not {0 if margins is None else len(margins.shares)}"
+        mend = "give one joint margin, as in 'age & sex', or set weighting.method=rake"
+        raise WeightingError(what, where="weighting.margins", mend=mend)
+    if margins is None and config.design_effect is None:
+        return _weights(people, None, start_P, sentence, 0)
+    fieldings = targets(people.with_columns(pl.Series("weight", start_P)), margins, country)
+    most = max((one.shares for one in fieldings), key=len)
+    if config.method == "poststratify" and len(most) > 1:
+        what = f"post-stratification would have to meet {', '.join(most)} at once"
+        mend = "give one joint margin that names the country too, or set weighting.method=rake"
+        raise WeightingError(what, where="weighting.method", mend=mend)
+    free_P = fit(fieldings, config.method)
+    ratio = config.trim
+    if config.design_effect is not None:
+        ratio, fitted_P = _to_design_effect(fieldings, config, free_P)
+    else:
+        fitted_P = free_P if ratio is None else trim(fieldings, config.method, free_P, ratio)
+    above = 0 if ratio is None else int((ratios(fieldings, free_P) > ratio).sum())
+    return _weights(people, margins, fitted_P, sentence, above)
+
+
+def _weights(
+    people: pl.DataFrame, margins: Margins | None, fitted_P: np.ndarray, sentence: str, trimmed: int
+) -> Weights:
+    worth = kish(fitted_P)
+    gaps = () if margins is None else _gaps(people, margins, fitted_P)
+    return Weights(fitted_P, worth.design_effect, worth.n_eff, gaps, sentence, trimmed)
+
+
+def _to_design_effect(
+    fieldings: list[Fielding], config: WeightingConfig, free_P: np.ndarray
+) -> tuple[float | None, np.ndarray]:
+    """The loosest cap (by bisection on its logarithm) that gives the wanted design effect, and its weights."""
+    wanted = config.design_effect
+    assert wanted is not None, "called for a design effect only"
+    smallest = kish(free_P).design_effect
+    if smallest <= wanted:
+        return None, free_P
+    low, high = 1.0, float(ratios(fieldings, free_P).max())
+    best: tuple[float, np.ndarray] | None = None
+    while high / low > 1 + CAP_PRECISION:
+        ratio = math.sqrt(low * high)
+        try:
+            fitted_P = trim(fieldings, config.method, free_P, ratio)
+        except WeightingError:  # the margins cannot be met under so low a cap
+            low = ratio
+            continue
+        reached = kish(fitted_P).design_effect
+        smallest = min(smallest, reached)
+        if reached <= wanted:
+            best, low = (ratio, fitted_P), ratio
+        else:
+            high = ratio
+    if best is None:
+        raise WeightingError(
+            f"a design effect of {wanted:g} is out of reach; the smallest that was reached is {smallest:.3f}",
+            where="weighting.design_effect",
+            mend=f"set it to {math.ceil(smallest * 1000) / 1000:.3f} or more, or fit fewer margins",
+        )
+    return best
+
+
+def _gaps(people: pl.DataFrame, margins: Margins, after_P: np.ndarray) -> tuple[Gap, ...]:
+    gaps = []
+    before_P = people["weight"].to_numpy()
+    for trait, levels in margins.shares.items():
+        for level, target in levels.items():
+            has_P = inside(people, trait, level)
+            gaps.append(Gap(trait, level, target, *(float(w[has_P].sum() / w.sum()) for w in (before_P, after_P))))
+    return tuple(gaps)
