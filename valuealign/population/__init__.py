@@ -1,0 +1,46 @@
+"""Answers and weights become targets: p(option | item, group) with n_eff and an interval."""
+
+from __future__ import annotations
+
+from valuealign.population.cells import membership, person_codes
+from valuealign.population.floor import Floor, noise_floor
+from valuealign.population.groups import find_groups, population_shares
+from valuealign.population.needed import GroupNeed, Needed, respondents_needed
+from valuealign.population.sensitivity import self_report, targets_with_and_without, with_and_without
+from valuealign.population.table import (
+    Repair,
+    ShareTable,
+    bootstrap_tables,
+    halves,
+    outcome_shares,
+    repair,
+    tabulate,
+    truth_error,
+)
+from valuealign.population.targets import Shrunk, shrink, target_frame
+
+__all__ = [
+    "Floor",
+    "GroupNeed",
+    "Needed",
+    "Repair",
+    "ShareTable",
+    "Shrunk",
+    "bootstrap_tables",
+    "find_groups",
+    "halves",
+    "membership",
+    "noise_floor",
+    "outcome_shares",
+    "person_codes",
+    "population_shares",
+    "repair",
+    "respondents_needed",
+    "self_report",
+    "shrink",
+    "tabulate",
+    "target_frame",
+    "targets_with_and_without",
+    "truth_error",
+    "with_and_without",
+]
