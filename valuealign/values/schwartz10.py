@@ -2,6 +2,10 @@
 
 Item numbers are those of the published scoring instructions. In the PVQ-21 as the European Social
 Survey fields it, code 1 is "very much like me": give its options falling positions, or ``reversed``.
+
+Values stand at equal steps around the circle. Tradition and conformity share a wedge in the theory
+(tradition outside); here they stand side by side. Hedonism has something of openness to change and
+of self-enhancement; the scoring instructions count it to the former.
 """
 
 from __future__ import annotations
@@ -31,6 +35,9 @@ SCHWARTZ10 = Theory(
         "openness-to-change": ("self-direction", "stimulation", "hedonism"),
         "conservation": ("security", "conformity", "tradition"),
     },
+    boundary={"hedonism": ("openness-to-change", "self-enhancement")},
+    # The SVS is centred on all its items; eleven are keyed to no value.
+    lengths={"PVQ-21": 21, "PVQ-40": 40, "SVS-57": 57},
     instruments={
         "PVQ-21": {
             "conformity": (7, 16),

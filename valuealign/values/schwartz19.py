@@ -1,4 +1,9 @@
-"""Schwartz's nineteen refined values in circle order, with the key of the PVQ-RR."""
+"""Schwartz's nineteen refined values in circle order, with the key of the PVQ-RR.
+
+Values stand at equal steps around the circle. Three lie on a border between higher-order values:
+hedonism, which the scoring instructions count to openness to change; face and humility, which are
+counted to none.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +35,30 @@ SCHWARTZ19 = Theory(
         "universalism-nature",
         "universalism-tolerance",
     ),
+    higher={
+        "openness-to-change": ("self-direction-thought", "self-direction-action", "stimulation", "hedonism"),
+        "self-enhancement": ("achievement", "power-dominance", "power-resources"),
+        "conservation": (
+            "security-personal",
+            "security-societal",
+            "tradition",
+            "conformity-rules",
+            "conformity-interpersonal",
+        ),
+        "self-transcendence": (
+            "benevolence-dependability",
+            "benevolence-caring",
+            "universalism-concern",
+            "universalism-nature",
+            "universalism-tolerance",
+        ),
+    },
+    boundary={
+        "hedonism": ("openness-to-change", "self-enhancement"),
+        "face": ("self-enhancement", "conservation"),
+        "humility": ("conservation", "self-transcendence"),
+    },
+    lengths={"PVQ-RR": 57},
     instruments={
         "PVQ-RR": {
             "self-direction-thought": (1, 23, 39),
