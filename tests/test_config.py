@@ -151,7 +151,7 @@ def test_describe_names_every_key_with_a_default_and_a_meaning() -> None:
 
 
 def _leaves(tree: object, prefix: str = "") -> set[str]:
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or not tree:  # an empty mapping is a value
         return {prefix.removesuffix(".")}
     return {leaf for name, inner in tree.items() for leaf in _leaves(inner, f"{prefix}{name}.")}
 

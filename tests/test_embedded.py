@@ -7,11 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from valuealign.config import GroupsConfig, SurveyConfig
+from valuealign.config import GroupsConfig, SurveyConfig, WeightingConfig
 from valuealign.population import find_groups, repair, tabulate
 from valuealign.surveys import embedded
 from valuealign.types import EVERYONE, Group
-from valuealign.weighting import rake
+from valuealign.weighting import weigh
 
 CONFIG = SurveyConfig()
 
@@ -54,7 +54,7 @@ def test_a_draw_is_fixed_by_people_and_seed() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_raking_visibly_repairs_the_biased_sample(seed: int) -> None:
     survey = embedded.read(CONFIG, seed)
-    weights = rake(survey, survey.margins, trim=5.0)
+    weights = weigh(survey, survey.margins, WeightingConfig(), country=None, population_weights=False)
     mended = repair(survey, weights.weights_P)
     assert mended.before > 0.03
     assert mended.after < mended.before / 2

@@ -3,21 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from valuealign.config import SurveyConfig
 from valuealign.errors import ConfigError, nearest
-from valuealign.surveys import embedded, generic
+from valuealign.surveys import embedded, ess, generic, nzavs, published, rokeach, schwartz, votes, wvs
+from valuealign.surveys.choices import keep_only, outcomes_as_options
+from valuealign.surveys.draft import draft_codebook
+from valuealign.surveys.draft_yaml import draft_text
+from valuealign.surveys.screening import Screened, screen
 from valuealign.surveys.table import Survey
+
+__all__ = ["SURVEYS", "Screened", "Survey", "draft_codebook", "draft_text", "read_survey", "screen"]
 
 SURVEYS: dict[str, Callable[[SurveyConfig, int], Survey]] = {
     "embedded": embedded.read,
     "generic": generic.read,
+    "wvs": wvs.read,
+    "ess": ess.read,
+    "nzavs": nzavs.read,
+    "svs": schwartz.svs,
+    "pvq40": schwartz.pvq40,
+    "pvqrr": schwartz.pvqrr,
+    "rvs": rokeach.read,
+    "published": published.read,
+    "votes": votes.read,
 }
 
 
 def read_survey(config: SurveyConfig, seed: int) -> Survey:
-    """The survey that ``config`` names. Raises ConfigError for an unknown reader, SurveyError for its files."""
+    """The survey that ``config`` names, with its ``only`` and ``outcomes`` applied.
+
+    Raises ConfigError for an unknown reader, trait or level, SurveyError for the survey's files.
+    """
     if config.reader not in SURVEYS:
         mend = nearest(config.reader, SURVEYS)
         raise ConfigError(f"no reader is called '{config.reader}'", where="survey.reader", mend=mend)
-    return SURVEYS[config.reader](config, seed)
+    survey = keep_only(SURVEYS[config.reader](config, seed), config.only)
+    if config.outcomes == "options":
+        survey = outcomes_as_options(survey)
+    book = survey.codebook
+    licence, tier = config.licence or book.licence, config.tier or book.tier
+    return replace(survey, codebook=replace(book, licence=licence, tier=tier))

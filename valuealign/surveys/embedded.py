@@ -22,13 +22,14 @@ import numpy as np
 import polars as pl
 from scipy.special import ndtr
 
-from valuealign.config import SurveyConfig
+from valuealign.config import SurveyConfig, WeightingConfig
 from valuealign.surveys import _yaml
-from valuealign.surveys.codebook import Codebook, read_codebook
+from valuealign.surveys.codebook import Codebook
+from valuealign.surveys.codebook_yaml import read_codebook
 from valuealign.surveys.table import Survey
 from valuealign.types import Cell, Group, Item, Message
 from valuealign.values import THEORIES
-from valuealign.weighting import Margins, rake
+from valuealign.weighting import Margins, weigh
 
 HERE = Path(__file__).parent
 VALUES = THEORIES["schwartz10"].values
@@ -128,6 +129,11 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     return Survey(codebook=book, people=people, margins=margins(), truth=truth())
 
 
+def numbers(survey: Survey) -> np.ndarray:
+    """Each row's place [P] in the full sample, which its person id holds."""
+    return survey.people["person"].str.slice(1).cast(pl.Int64).to_numpy()
+
+
 @cache
 def codebook() -> Codebook:
     """Items, scales and traits (``embedded.yaml``)."""
@@ -201,7 +207,8 @@ def feedback(people: int | Survey, seed: int, *, weights_P: np.ndarray | None = 
     number = people if isinstance(people, int) else people.people.height
     public = draw(number, seed)
     if weights_P is None:
-        weights_P = rake(read(SurveyConfig(people=number), seed), margins(), trim=5.0).weights_P
+        sample = read(SurveyConfig(people=number), seed)
+        weights_P = weigh(sample, margins(), WeightingConfig(), country=None, population_weights=False).weights_P
     rng = np.random.default_rng([seed, number, 0x66656564])
     judged_PR = np.argsort(rng.random((number, len(requests()))), axis=1)[:, :JUDGED]
     found = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from valuealign.surveys.codebook import Codebook
@@ -15,14 +16,28 @@ from valuealign.weighting import Margins
 class Survey:
     """Answers, traits and design weights of the people asked, and what their codes mean.
 
-    ``people`` has a row per person (or per interview, where a person has several) with the columns
-    ``person`` (Utf8), ``weight`` (Float64, the design weight, mean 1), one Utf8 column per trait id
-    (null: unknown) and one Int16 column per item id (the option's *index* 0..K-1, null: missing). ``margins`` and
-    ``truth`` are known of the embedded population only; ``truth[item id]`` holds the K true
-    shares of everyone.
+    ``people`` has a row per interview: one a person, or one a person and wave. Its columns:
+
+    - ``person`` (Utf8) and ``weight`` (Float64, the design weight, mean 1);
+    - ``wave`` (Utf8) of a panel, ``duration`` (Float64) where the survey timed its interviews;
+    - one for each trait id: Utf8, or List(Utf8) for a trait with several answers; null: unknown;
+    - one Int16 for each item id: the option's *index* 0..K-1, ``-1 - j`` for outcome j of the
+      codebook, null where nothing is known (not asked, missing).
+
+    ``margins`` and ``truth`` are known of the embedded population only; ``truth[item id]`` holds
+    the K true shares of everyone. ``notes`` is what the reader assumed or left out, a sentence
+    each: every report prints them.
     """
 
     codebook: Codebook
     people: pl.DataFrame
     margins: Margins | None = None
     truth: Mapping[str, tuple[float, ...]] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def in_level(people: pl.DataFrame, trait: str, level: str) -> np.ndarray:
+    """Booleans [P]: who is in a level of a trait; nobody whose trait is unknown."""
+    column = people[trait]
+    inside = column.list.contains(level) if column.dtype == pl.List(pl.String) else column == level
+    return np.asarray(inside.fill_null(False).to_numpy())

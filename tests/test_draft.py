@@ -1,0 +1,179 @@
+"""The drafted codebook: what is guessed of a file, and that the draft reads its own data."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import svy_io
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from valuealign.config import SurveyConfig
+from valuealign.errors import ValuealignError
+from valuealign.surveys import draft_codebook, draft_text
+from valuealign.surveys.codebook_yaml import read_codebook
+from valuealign.surveys.draft import Look, code
+from valuealign.surveys.generic import read_survey
+from valuealign.surveys.table import Survey
+
+ROOT = Path(__file__).parents[1]
+AGREE = {1: "Agree strongly", 2: "Agree", 3: "Disagree", 4: "Disagree strongly", -8: "Don't know", -9: "Refused"}
+PEOPLE = 40
+
+
+def panel(path: Path) -> None:
+    """Two waves side by side, with labels, user-missing codes and a column that nobody should guess."""
+    rows = [
+        {
+            "respid": place,
+            "weight_w1": 0.5 + place % 3,
+            "weight_w2": 0.75 + place % 3,
+            "trust_w1": (1, 2, 3, 4, -9)[place % 5],
+            "trust_w2": (1, 2, -8, 4, 3)[place % 5],
+            "fair_w2": (1, 2, 3, 4)[place % 4],
+            "happy_w1": (1, 2, 9)[place % 3],
+            "happy_w2": (2, 1, 1)[place % 3],
+            "once": 1 + place % 2,
+            "gender": 1 + place % 2,
+            "age": 20 + place,
+            "comment": f"text {place}",
+        }
+        for place in range(1, PEOPLE + 1)
+    ]
+    answers = ("trust_w1", "trust_w2", "fair_w2")
+    svy_io.write_sav(
+        pl.DataFrame(rows),
+        path,
+        var_labels={"trust_w1": "Can people be trusted: yes or no?", "gender": "Sex of respondent"},
+        value_labels=[
+            *({"col": name, "labels": AGREE} for name in answers),
+            {"col": "happy_w1", "labels": {1: "Happy", 2: "Not happy", 9: "No answer"}},
+            {"col": "gender", "labels": {1: "Male", 2: "Female", 3: "Other"}},
+        ],
+        user_missing=[{"col": "trust_w1", "values": [-8, -9]}],
+    )
+
+
+def read_back(path: Path, folder: Path) -> Survey:
+    (folder / "draft.yaml").write_text(draft_text(draft_codebook(path)))
+    return read_survey(path, read_codebook(folder / "draft.yaml"), SurveyConfig())
+
+
+def test_a_labelled_panel_is_drafted_and_reads_its_own_data(tmp_path: Path) -> None:
+    panel(tmp_path / "panel.sav")
+    survey = read_back(tmp_path / "panel.sav", tmp_path)
+    book = survey.codebook
+    assert (book.person, book.weight, tuple(book.waves)) == ("respid", "weight_{wave}", ("w1", "w2"))
+    assert book.outcomes == ("don't know", "no answer")
+    assert [item.id for item in book.items] == ["trust", "fair", "happy"] and book.label_only == ("fair", "happy")
+    assert book.item("trust").text == "Can people be trusted: yes or no?"
+    assert [option.text for option in book.item("fair").options] == list(AGREE.values())[:4]
+    assert [trait.id for trait in book.traits] == ["sex", "age"] and book.traits[0].levels == ("Male", "Female")
+    assert book.phrase([("sex", "Female"), ("age", "30-44")]) == "a woman aged 30 to 44"
+    # 40 people in both waves; the refusals of the first are outcomes, not shares.
+    assert survey.people.height == 2 * PEOPLE
+    first = survey.people.filter(pl.col("wave") == "w1")
+    assert first["trust"].to_list()[:5] == [1, 2, 3, -2, 0]
+    text = (tmp_path / "draft.yaml").read_text()
+    assert text.count("scale: scale_1") == 2 and "# guessed" in text
+    assert "#   comment: 40 different values" in text and "#   once: in which wave" in text
+
+
+def test_the_nonvoter_survey_is_drafted(shared_data: Path, tmp_path: Path) -> None:
+    path = shared_data / "nonvoters_538" / "nonvoters_data.csv"
+    survey = read_back(path, tmp_path)
+    book = survey.codebook
+    assert (book.person, book.weight) == ("RespId", "weight") and not book.waves
+    assert {"age", "sex", "education", "ethnicity", "income"} <= {trait.id for trait in book.traits}
+    right = read_codebook(ROOT / "examples" / "nonvoters.yaml")
+    for item in right.items:
+        drafted = book.item(item.id)
+        assert [option.code for option in drafted.options] == [option.code for option in item.options]
+    assert survey.people.height == 5836 and set(book.label_only) == {item.id for item in book.items}
+
+
+@pytest.mark.parametrize(
+    ("codes", "labels", "options", "outcomes", "missing"),
+    [
+        ("1 2 3 4 8 9", {}, "1 2 3 4", {}, "8 9"),
+        ("1 2 3 4 5 6 7", {}, "1 2 3 4 5 6 7", {}, ""),
+        ("1 2 4 5 -1 99", {}, "1 2 3 4 5", {}, "-1 99"),
+        ("-3 -2 -1 0 1 2 3", {}, "-3 -2 -1 0 1 2 3", {}, ""),
+        ("-1 0 1 7 99", {"-1": "Opposed", "7": "Supreme", "99": "Missing"}, "-1 0 1 7", {}, "99"),
+        ("1 2 8", {"1": "Yes", "2": "No", "8": "Don't know"}, "1 2", {"8": "don't know"}, ""),
+        ("1 9", {"1": "Yes", "2": "No", "9": "Refused to answer"}, "1 2", {"9": "no answer"}, ""),
+        ("a b NA", {}, "a b", {}, "NA"),
+    ],
+)
+def test_codes_are_told_apart(
+    codes: str, labels: dict[str, str], options: str, outcomes: dict[str, str], missing: str
+) -> None:
+    look = Look("q", labels=labels)
+    look.counts.update(codes.split())
+    found = code(look)
+    assert " ".join(text for text, _ in found.options) == options
+    assert dict(found.outcomes) == outcomes and " ".join(found.missing) == missing
+
+
+@pytest.mark.parametrize(
+    ("names", "template", "waves"),
+    [
+        (["Trust.T9", "Trust.T10", "Fair.T10"], "Trust.{wave}", ("T9", "T10")),
+        (["trustT1", "trustT2"], "trust{wave}", ("T1", "T2")),
+        (["w1_trust", "w2_trust"], "{wave}_trust", ("w1", "w2")),
+        (["trust.2018", "trust.2020"], "trust.{wave}", ("2018", "2020")),
+        (["Q2_1", "Q2_2", "t1", "t2"], None, ()),
+        (["vote_2016", "vote_2020", *(f"q{place}" for place in range(20))], None, ()),
+    ],
+)
+def test_waves_are_found_in_column_names(
+    tmp_path: Path, names: list[str], template: str | None, waves: tuple[str, ...]
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join([",".join(names)] + [",".join(str(1 + row % 2) for _ in names) for row in range(6)]))
+    found = draft_codebook(path)
+    assert found.waves == waves
+    assert (template in {look.name for look, _ in found.items}) if template else not found.waves
+
+
+word = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8)
+small = st.integers(-9, 12).map(str) | st.sampled_from(["", "NA", "1.5", "Don't know", "null", "~", "#x", "{wave}"])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    names=st.lists(word, min_size=1, max_size=5, unique_by=str.strip),
+    cells=st.lists(small | word, min_size=5, max_size=40),
+)
+def test_any_file_gives_a_draft_that_is_a_codebook(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], cells: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    rows = [[cells[(row * len(names) + at) % len(cells)] for at in range(len(names))] for row in range(8)]
+    pl.DataFrame(rows, schema=[(f"c{at}", pl.String) for at in range(len(names))], orient="row").rename(
+        {f"c{at}": name for at, name in enumerate(names)}
+    ).write_csv(folder / "t.csv")
+    try:
+        found = draft_codebook(folder / "t.csv")
+    except ValuealignError:
+        return
+    (folder / "t.yaml").write_text(draft_text(found), encoding="utf-8")
+    if found.items:
+        assert {item.text for item in read_codebook(folder / "t.yaml").items} == {
+            look.label or look.id.strip() or "item" for look, _ in found.items
+        }
+
+
+def test_the_job_writes_once_and_says_what_it_guessed(tmp_path: Path) -> None:
+    panel(tmp_path / "panel.sav")
+    job = [sys.executable, str(ROOT / "jobs" / "draft_codebook.py"), str(tmp_path / "panel.sav")]
+    done = subprocess.run(job, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "weight: weight_{wave}" in done.stdout and "reads: 80 rows, 3 items" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["panel.codebook.yaml", "panel.sav"]
+    again = subprocess.run(job, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert again.returncode == 2 and "there already" in again.stderr and "Traceback" not in again.stderr

@@ -1,0 +1,190 @@
+"""What every reader owes: a valid survey from its sample, and never a traceback, however broken the files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from survey_samples import SAMPLES
+
+from valuealign.config import SurveyConfig
+from valuealign.errors import ValuealignError
+from valuealign.population import tabulate
+from valuealign.surveys import SURVEYS, read_survey
+from valuealign.surveys.table import Survey
+from valuealign.types import EVERYONE
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A reader's files in a folder of their own, as they were and where they may be broken."""
+
+    reader: str
+    config: SurveyConfig
+    folder: Path
+    whole: dict[str, bytes]
+
+    def restore(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        for name, data in self.whole.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+@pytest.fixture(scope="module", params=sorted(SURVEYS))
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
+    folder = tmp_path_factory.mktemp(request.param) / "files"
+    folder.mkdir()
+    config = SAMPLES[request.param](folder)
+    whole = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    yield Sample(request.param, config, folder, whole)
+
+
+def test_every_reader_has_a_sample() -> None:
+    assert set(SAMPLES) == set(SURVEYS)
+
+
+def test_a_reader_returns_a_valid_survey(sample: Sample) -> None:
+    sample.restore()
+    assert sample.config.reader == sample.reader
+    survey = read_survey(sample.config, 0)
+    check(survey)
+    assert survey.people.height >= 10 and len(survey.codebook.items) >= 2
+    assert survey.codebook.title and survey.codebook.tier in ("open", "aggregates", "closed")
+    again = read_survey(sample.config, 0)
+    assert survey.people.equals(again.people) and survey.codebook.items == again.codebook.items
+
+
+def check(survey: Survey) -> None:
+    """The promises of ``Survey`` and ``Codebook``."""
+    people, book = survey.people, survey.codebook
+    assert people.schema["person"] == pl.String and people["person"].null_count() == 0
+    weight_P = people["weight"].to_numpy()
+    assert np.isfinite(weight_P).all() and (weight_P >= 0).all() and weight_P.mean() == pytest.approx(1)
+    assert len({item.id for item in book.items}) == len(book.items)
+    for item in book.items:
+        assert people.schema[item.id] == pl.Int16
+        answers = people[item.id].drop_nulls()
+        assert len(item.options) >= 2 and len({option.text for option in item.options}) == len(item.options)
+        assert answers.max() is None or answers.max() < len(item.options)  # type: ignore[operator]
+        assert answers.min() is None or answers.min() >= -len(book.outcomes)  # type: ignore[operator]
+        assert item.text.strip() and len(item.positions) in (0, len(item.options))
+    for trait in book.traits:
+        assert people.schema[trait.id] == (pl.List(pl.String) if trait.several else pl.String)
+        levels = people[trait.id].explode() if trait.several else people[trait.id]
+        assert set(levels.drop_nulls()) <= set(trait.levels) and set(trait.phrases) == set(trait.levels)
+        assert all(book.phrase([(trait.id, level)]) for level in trait.levels)
+    assert book.country is None or book.country in {trait.id for trait in book.traits}
+    assert set(book.label_only) | set(book.desirability) <= {item.id for item in book.items}
+    keys = ["person", "wave"] if "wave" in people.columns else ["person"]
+    if "wave" in people.columns:
+        assert not people.select(keys).is_duplicated().any(), "a person counts once a wave"
+    table = tabulate(survey, weight_P, (EVERYONE,))
+    answered = table.n_GI[0] > 0
+    assert answered.any() and np.allclose(np.nansum(table.shares_GIK[0, answered], axis=1), 1)
+
+
+# What happens to files on their way: cut off, garbled, a column or a line lost, something typed over.
+JUNK = [
+    b"",
+    b"\x00",
+    b"\xff\xfe",
+    b'"',
+    b",",
+    b";",
+    b"\n",
+    b"-1",
+    b"99",
+    b"1e400",
+    b"nan",
+    b"\xe2\x82\xac",
+    b"{",
+    b"]",
+    b": ",
+]
+
+
+@st.composite
+def damage(draw: st.DrawFn) -> tuple[str, float, float, bytes]:
+    kind = draw(st.sampled_from(["cut", "insert", "replace", "drop line", "double line", "empty", "swap"]))
+    where, span = draw(st.floats(0, 1)), draw(st.floats(0, 0.2))
+    return kind, where, span, draw(st.sampled_from(JUNK) | st.binary(max_size=6))
+
+
+def broken(data: bytes, kind: str, where: float, span: float, junk: bytes) -> bytes:
+    at = int(where * len(data))
+    to = min(len(data), at + 1 + int(span * 40))
+    lines = data.split(b"\n")
+    line = min(len(lines) - 1, int(where * len(lines)))
+    return {
+        "cut": data[:at],
+        "insert": data[:at] + junk + data[at:],
+        "replace": data[:at] + junk + data[to:],
+        "drop line": b"\n".join(lines[:line] + lines[line + 1 :]),
+        "double line": b"\n".join(lines[: line + 1] + lines[line:]),
+        "empty": b"",
+        "swap": data[to:] + data[:to],
+    }[kind]
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,  # CI finds today what it found yesterday; `make prove` looks further
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(hurt=damage(), which=st.floats(0, 0.999), rows=st.none() | st.integers(1, 30))
+def test_no_broken_file_ends_in_a_traceback(
+    sample: Sample, hurt: tuple[str, float, float, bytes], which: float, rows: int | None
+) -> None:
+    """Either a valid survey, or an error of ours that says what, where, and the mend."""
+    sample.restore()
+    if not sample.whole:
+        return
+    name = sorted(sample.whole)[int(which * len(sample.whole))]
+    (sample.folder / name).write_bytes(broken(sample.whole[name], *hurt))
+    try:
+        survey = read_survey(sample.config.model_copy(update={"rows": rows}), 0)
+    except ValuealignError as error:
+        assert error.what and error.mend, f"no mend: {error}"
+        assert error.where, f"no place: {error}"
+        return
+    check(survey)
+
+
+@pytest.mark.prove
+@settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(hurt=damage(), second=damage(), which=st.floats(0, 0.999))
+def test_no_broken_file_ends_in_a_traceback_in_full(
+    sample: Sample, hurt: tuple[str, float, float, bytes], second: tuple[str, float, float, bytes], which: float
+) -> None:
+    """Twice broken, many more times."""
+    sample.restore()
+    if not sample.whole:
+        return
+    name = sorted(sample.whole)[int(which * len(sample.whole))]
+    (sample.folder / name).write_bytes(broken(broken(sample.whole[name], *hurt), *second))
+    try:
+        check(read_survey(sample.config, 0))
+    except ValuealignError as error:
+        assert error.what and error.mend and error.where
+
+
+def test_a_missing_file_is_named(sample: Sample) -> None:
+    sample.restore()
+    for name in sample.whole:
+        sample.restore()
+        (sample.folder / name).unlink()
+        try:
+            read_survey(sample.config, 0)
+        except ValuealignError as error:
+            assert error.mend

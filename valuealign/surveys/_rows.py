@@ -1,0 +1,131 @@
+"""Small tables that are no table of codes, read whole: what ``files.load`` reads, and JSON lines.
+
+The values are what the file holds: text from CSV; text, numbers, lists and mappings from the
+others; ``None`` where there is nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from valuealign.config import SurveyConfig
+from valuealign.errors import AnswerError, ConfigError, nearest
+from valuealign.surveys import files
+from valuealign.types import Item
+
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns by their (lower-case) name; ``place(column, row)`` names file, column and line of a row from 0."""
+
+    path: Path
+    height: int
+    columns: Mapping[str, list[Any]]
+    place: Callable[[str, int], str]
+
+    def where(self, row: int, column: str) -> str:
+        """``file, column 'x', line 5``."""
+        return self.place(column, row)
+
+    def need(self, names: Collection[str], why: str) -> None:
+        """AnswerError with the nearest name where one of the columns is not there."""
+        for name in names:
+            if name not in self.columns:
+                mend = nearest(name, self.columns)
+                raise AnswerError(f"no column '{name}' ({why})", where=str(self.path), mend=mend)
+
+    def value(self, name: str, row: int) -> Any:
+        """A value; None where there is no such column."""
+        return self.columns[name][row] if name in self.columns else None
+
+    def text(self, name: str, row: int) -> str:
+        """The text of a value without outer blanks; AnswerError where it is empty."""
+        value = self.columns[name][row]
+        if value is None or not str(value).strip():
+            raise AnswerError(f"'{name}' is empty", where=self.where(row, name), mend="fill it in, or delete the line")
+        return str(value).strip()
+
+
+def read_rows(path: Path) -> Rows:
+    """The file's rows, blank lines left out. Raises AnswerError for a file that cannot be read."""
+    if path.suffix.lower() in JSON_LINES:
+        return _json_lines(path)
+    table = files.load(path)
+    columns = {name: table.frame[name].to_list() for name in table.frame.columns}
+    return Rows(path, table.frame.height, _lower(path, columns), table.where)
+
+
+def number(value: object) -> float | None:
+    """A finite number, or text that is one (a percent sign may follow); None for all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        read = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    except (ValueError, OverflowError):
+        return None
+    return read if math.isfinite(read) else None
+
+
+def refuse_keys(config: SurveyConfig, keys: Collection[str]) -> None:
+    """ConfigError for a key of the section ``survey`` that is set although its reader has no use for it."""
+    for key in keys:
+        if getattr(config, key) is not None:
+            what = f"the reader {config.reader} takes no such key"
+            raise ConfigError(what, where=f"survey.{key}", mend="leave it out")
+
+
+def first_people(people: pl.DataFrame, items: Sequence[Item], config: SurveyConfig) -> pl.DataFrame:
+    """The first ``survey.rows`` people. Raises AnswerError where none of them chose any option."""
+    people = people if config.rows is None else people.head(config.rows)
+    if not any((people[item.id] >= 0).any() for item in items):
+        mend = "read more people (survey.rows)" if config.rows else "check the table"
+        raise AnswerError("nobody chose any option", where=str(config.file), mend=mend)
+    return people
+
+
+def _json_lines(path: Path) -> Rows:
+    rows, lines = [], []
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for line, text in enumerate(file, start=1):
+                if text.strip():
+                    rows.append(_json_object(text, f"{path}, line {line}"))
+                    lines.append(line)
+    except OSError as error:
+        mend = "name an existing file"
+        raise AnswerError(f"cannot read the data ({error.strerror})", where=str(path), mend=mend) from None
+    except UnicodeDecodeError:
+        raise AnswerError("it is not UTF-8 text", where=str(path), mend="save it as UTF-8") from None
+    if not rows:
+        raise AnswerError("the file has no rows", where=str(path), mend="write one JSON object a line")
+    columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+    return Rows(path, len(rows), _lower(path, columns), lambda name, row: f"{path}, column '{name}', line {lines[row]}")
+
+
+def _json_object(text: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise AnswerError("no JSON object", where=where, mend='write one object a line: {"question": ..., ...}')
+    return found
+
+
+def _lower(path: Path, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for name, values in columns.items():
+        plain = name.strip().lower()
+        if plain in found:
+            raise AnswerError(f"two columns are called '{plain}'", where=str(path), mend="rename one of them")
+        found[plain] = values
+    return found

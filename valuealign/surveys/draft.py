@@ -1,0 +1,316 @@
+"""A first codebook for a file, guessed from names, labels and observed codes, for a person to correct.
+
+Every guess is marked ``# guessed`` in the text. What is guessed here is never used unseen: the
+draft is a file that a person reads before a survey is read with it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from valuealign.surveys import files
+from valuealign.surveys.codebook import WAVE
+from valuealign.surveys.files import Table
+
+DONT_KNOW, NO_ANSWER = "don't know", "no answer"
+OUTCOME_LABELS = (
+    (DONT_KNOW, re.compile(r"\b(do(n.?t| ?not) know|dk|can.?t (choose|say)|not sure|unsure|no opinion)\b", re.I)),
+    (NO_ANSWER, re.compile(r"\b(no answer|refus\w*|declin\w*|prefer not|no response|not answered)\b", re.I)),
+)
+MISSING_LABELS = re.compile(r"\b(missing|not asked|inap\w*|not applicable|skipped|not available|unknown|n/?a)\b", re.I)
+MISSING_WORDS = frozenset({"NA", "N/A", "NAN", "NULL", ".", "#NULL!"})
+MISSING_NUMBERS = frozenset({7, 8, 9, 66, 77, 88, 97, 98, 99, 777, 888, 996, 997, 998, 999, 7777, 8888, 9998, 9999})
+
+PERSON = re.compile(
+    r"(^|[_.\s])(id|idno|uuid|serial|caseid|respid|respondent|interview|num(ber)?)$|^\w*(resp|case|person)_?id$", re.I
+)
+WEIGHT = re.compile(r"(^|[_.])(weight\w*|wgt\w*|wt|w|pspwght|anweight|dweight)($|[_.])|\bweight", re.I)
+DURATION = re.compile(r"duration|seconds|interview (length|time)|time taken", re.I)
+# Looked for in names and in labels, from their beginning: an item may well ask about education.
+TRAITS = (
+    ("country", re.compile(r"(b_)?(country|cntry|nation)(_?(code|name|alpha)\w*)?$", re.I)),
+    ("sex", re.compile(r"(respondent.?s )?(sex|gender|gndr)( of .*)?$", re.I)),
+    ("age", re.compile(r"(pp|r_?|respondent.?s )?age(a|[_ ]?years|[_ ]?group|[_ ]?cat\w*)?( of .*)?$", re.I)),
+    ("education", re.compile(r"((highest )?(level of )?education(al)?( .*)?|educ?\w*|isced\w*|degree)$", re.I)),
+    ("region", re.compile(r"(region|province|state|district|county)(_?(code|name))?$", re.I)),
+    ("settlement", re.compile(r"(urban\w*|rural\w*|urban.rural( .*)?|(type of )?settlement( .*)?|town_?size)$", re.I)),
+    ("ethnicity", re.compile(r"(race|ethnic\w*( group| origin)?)$", re.I)),
+    ("income", re.compile(r"(household )?(income|hinc)(_?(cat|group|level)\w*| .*)?$", re.I)),
+)
+# A mark of a wave in a column name: trust_w3, trust.2018, Trust.T10, trustT10, w1_trust.
+WAVE_STYLES = (
+    re.compile(r"^(?P<before>.*\w[._])(?P<mark>(wave|w|t)\d{1,2}|(19|20)\d\d)(?P<after>)$", re.I),
+    re.compile(r"^(?P<before>)(?P<mark>(wave|w|t)\d{1,2}|(19|20)\d\d)(?P<after>[._]\w.*)$", re.I),
+    re.compile(r"^(?P<before>.*[a-z0-9])(?P<mark>[TW]\d{1,2})(?P<after>)$"),
+)
+MOST_OPTIONS, MOST_LEVELS = 12, 250
+AGE_CUTS = (30, 45, 60)
+
+
+@dataclass
+class Look:
+    """A column, or one question's columns of all waves: how often each code stands, and the labels.
+
+    ``columns`` counts them; ``full`` where no value is empty, ``unique`` where also none comes twice.
+    """
+
+    name: str
+    label: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    columns: int = 0
+    unique: bool = False
+    full: bool = True
+
+    @property
+    def id(self) -> str:
+        """The name without the place of the wave."""
+        return re.sub(r"[._]?" + re.escape(WAVE) + r"[._]?", "", self.name)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The codes of a column: options (or levels) in order with their words, outcomes and missing codes."""
+
+    options: tuple[tuple[str, str], ...]
+    outcomes: Mapping[str, str]
+    missing: tuple[str, ...]
+    labelled: bool
+
+
+@dataclass
+class Draft:
+    """What a file seems to hold; ``unplaced`` says of each other column why it was left."""
+
+    path: Path
+    separator: str = ","
+    waves: tuple[str, ...] = ()
+    person: str | None = None
+    weight: str | None = None
+    duration: str | None = None
+    traits: dict[str, tuple[Look, Coded]] = field(default_factory=dict)
+    bands: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    items: list[tuple[Look, Coded]] = field(default_factory=list)
+    unplaced: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> list[str]:
+        """What was guessed, a line each."""
+        scales = {coded.options for _, coded in self.items}
+        return [
+            f"person: {self.person or 'not found: every row counts as another person'}",
+            f"weight: {self.weight or 'not found: everyone counts the same'}",
+            *([f"waves: {', '.join(self.waves)}"] if self.waves else []),
+            *([f"duration: {self.duration}"] if self.duration else []),
+            f"traits: {', '.join(self.traits) or 'none found'}",
+            f"items: {len(self.items)} on {len(scales)} scales, "
+            f"{sum(not coded.labelled for _, coded in self.items)} without labels of their options",
+            f"not placed: {len(self.unplaced)} columns (listed at the end of the draft)",
+        ]
+
+
+def draft_codebook(path: Path) -> Draft:
+    """Guess what the columns of a file are. Raises AnswerError where the file cannot be read."""
+    separator = _separator(path)
+    table = files.load(path, separator=separator)
+    looks, waves = _looks(table)
+    found = Draft(path, separator, waves)
+    for look in looks:
+        reason = _place(found, look)
+        if reason:
+            found.unplaced[look.name] = reason
+    return found
+
+
+def _separator(path: Path) -> str:
+    """The mark that parts most names of a CSV's header."""
+    if files.SUFFIXES.get(path.suffix.lower()) != "csv":
+        return ","
+    counts = {mark: len(files.layout(path, separator=mark).names) for mark in ",;\t|"}
+    return max(counts, key=lambda mark: counts[mark])
+
+
+# Columns and waves
+
+
+def _looks(table: Table) -> tuple[list[Look], tuple[str, ...]]:
+    """The columns in the order of the file, those of one question in several waves as one."""
+    names = [name for name in table.layout.names if name]
+    style = max(WAVE_STYLES, key=lambda style: _repeats(style, names))
+    # A few columns with years in their names make no panel.
+    panel = 4 * _repeats(style, names) >= len(names)
+    marks = {name: match["mark"] for name in names if panel and (match := style.match(name))}
+    looks: dict[str, Look] = {}
+    for name in names:
+        match = style.match(name) if name in marks else None
+        template = f"{match['before']}{WAVE}{match['after']}" if match else name
+        look = looks.setdefault(template, Look(template, unique=not match))
+        _add(look, table, name)
+    return list(looks.values()), tuple(sorted(set(marks.values()), key=_natural))
+
+
+def _repeats(style: re.Pattern[str], names: Iterable[str]) -> int:
+    """How many columns are of a question that the style finds in at least two waves."""
+    stems = Counter((match["before"], match["after"]) for name in names if (match := style.match(name)))
+    return sum(count for count in stems.values() if count > 1)
+
+
+def _natural(mark: str) -> tuple[str, int]:
+    digits = re.sub(r"\D", "", mark)
+    return re.sub(r"\d", "", mark).lower(), int(digits)
+
+
+def _add(look: Look, table: Table, name: str) -> None:
+    texts, index_P = table.codes(name)
+    for place, count in Counter(index_P.tolist()).items():
+        if texts[place]:
+            look.counts[texts[place]] += count
+    look.label = look.label or table.layout.labels.get(name, "")
+    look.labels |= {code: words for code, words in table.layout.values.get(name, {}).items() if words}
+    look.columns += 1
+    look.full &= sum(look.counts.values()) == look.columns * len(index_P)
+    look.unique &= len(look.counts) == len(index_P)
+
+
+# What a column is
+
+
+def _place(found: Draft, look: Look) -> str:
+    """Put a column where it seems to belong; else say why it was left."""
+    said = f"{look.id} {look.label}"
+    coded = code(look)
+    numeric = bool(look.counts) and all(_float(text) is not None for text, _ in coded.options)
+    if not look.counts:
+        return "empty"
+    if WAVE in look.name and not found.waves:
+        return f"its name holds {WAVE}"
+    if found.person is None and look.unique and PERSON.search(look.id):
+        found.person = look.name
+    elif found.weight is None and numeric and not look.labels and _is_weight(found, look, coded):
+        found.weight = look.name
+    elif found.duration is None and numeric and len(coded.options) > MOST_OPTIONS and DURATION.search(said):
+        found.duration = look.name
+    elif (name := _trait(found, look, coded)) is not None:
+        found.traits[name] = look, replace(coded, options=_observed(look, coded))
+        if name == "age" and numeric and len(coded.options) > MOST_OPTIONS and not coded.labelled:
+            found.bands[name] = _bands([float(text) for text, _ in coded.options])
+    elif len(coded.options) < 2:
+        return "one value only"
+    elif len(coded.options) > MOST_OPTIONS:
+        return f"{len(coded.options)} different values"
+    elif not numeric and not coded.labelled and 2 * len(coded.options) > sum(look.counts.values()):
+        return "free text"
+    elif found.waves and WAVE not in look.name:
+        return "in which wave it was asked is not clear"
+    elif numeric and not coded.labelled and any("." in text for text, _ in coded.options):
+        return "a measure, no codes"
+    else:
+        found.items.append((look, coded))
+    return ""
+
+
+def _is_weight(found: Draft, look: Look, coded: Coded) -> bool:
+    """Named like one, a number of at least 0 in every row (and wave), and some of them fractions."""
+    values = [float(text) for text, _ in coded.options]
+    fractions = any(not value.is_integer() for value in values)
+    named = WEIGHT.search(look.id) or WEIGHT.search(look.label)
+    everywhere = look.full and look.columns == (len(found.waves) if WAVE in look.name else 1)
+    return bool(named) and fractions and everywhere and len(values) == len(look.counts) and min(values) >= 0
+
+
+def _trait(found: Draft, look: Look, coded: Coded) -> str | None:
+    for name, pattern in TRAITS:
+        if name in found.traits or not (pattern.match(look.id) or pattern.match(look.label)):
+            continue
+        most = MOST_LEVELS if name in ("country", "region", "age") else 2 * MOST_OPTIONS
+        if 2 <= len(_observed(look, coded)) <= most:
+            return name
+    return None
+
+
+def _observed(look: Look, coded: Coded) -> tuple[tuple[str, str], ...]:
+    """The options that somebody chose: a level without people cannot be read."""
+    return tuple(option for option in coded.options if option[0] in look.counts)
+
+
+def _bands(ages: list[float]) -> tuple[str, ...]:
+    """Age bands that all have somebody."""
+    floors = sorted({math.floor(age) for age in ages})
+    edges = [floors[0], *(cut for cut in AGE_CUTS if cut > floors[0])]
+    ends = [*(edge - 1 for edge in edges[1:]), math.inf]
+    kept = [(low, high) for low, high in zip(edges, ends, strict=True) if any(low <= floor <= high for floor in floors)]
+    return tuple(f"{low}+" if high == math.inf else f"{low}-{high:.0f}" for low, high in kept)
+
+
+# Codes
+
+
+def code(look: Look) -> Coded:
+    """What the codes of a column seem to be, by their labels; unlabelled ones by their numbers."""
+    codes = sorted({*look.counts, *look.labels}, key=lambda text: (_float(text) is None, _float(text) or 0.0, text))
+    outcomes, missing, options = dict[str, str](), list[str](), list[str]()
+    away = _outside([text for text in codes if text not in look.labels], codes)
+    for text in codes:
+        words = look.labels.get(text, text if _float(text) is None else "")
+        outcome = next((name for name, pattern in OUTCOME_LABELS if pattern.search(words)), None)
+        if outcome and len(words) < 60:
+            outcomes[text] = outcome
+        elif text in away or text.upper() in MISSING_WORDS or (text in look.labels and MISSING_LABELS.search(words)):
+            missing.append(text)
+        else:
+            options.append(text)
+    labelled = any(text in look.labels for text in options)
+    if labelled and len(options) > MOST_OPTIONS and not {*options} <= {*look.labels}:
+        # A measure with a label for its ends only.
+        labelled = False
+    return Coded(_worded(_filled(options, labelled), look.labels), outcomes, tuple(missing), labelled)
+
+
+def _outside(unlabelled: list[str], codes: list[str]) -> set[str]:
+    """Unlabelled whole numbers that stand off a scale: negative ones, and 8, 9, 99 and the like beyond a gap."""
+    numbers = {text: int(text) for text in codes if re.fullmatch(r"-?\d+", text)}
+    usual = sorted(number for number in numbers.values() if number >= 0)
+    negative = [number for number in numbers.values() if number < 0]
+    # -3..3 is a scale of its own.
+    balanced = bool(negative) and bool(usual) and -min(negative) == max(usual) > 1
+    away = {text for text in unlabelled if text in numbers and numbers[text] < 0 and not balanced}
+    if len(usual) > 2:
+        gaps = [place for place in range(1, len(usual)) if usual[place] > usual[place - 1] + 1]
+        for place in gaps:
+            beyond = usual[place:]
+            if place >= 2 and set(beyond) <= MISSING_NUMBERS:
+                away |= {text for text in unlabelled if numbers.get(text) in beyond}
+                break
+    return away
+
+
+def _filled(options: list[str], labelled: bool) -> list[str]:
+    """The options with the whole numbers between them that nobody chose, where nothing is labelled."""
+    if labelled or not options or not all(re.fullmatch(r"-?\d+", text) for text in options):
+        return options
+    low, high = int(options[0]), int(options[-1])
+    return [str(number) for number in range(low, high + 1)] if high - low < MOST_OPTIONS - 1 else options
+
+
+def _worded(options: list[str], labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Codes with words, all different."""
+    seen: set[str] = set()
+    worded = []
+    for text in options:
+        words = labels.get(text, text)
+        words = f"{words} ({text})" if words in seen else words
+        seen.add(words)
+        worded.append((text, words))
+    return tuple(worded)
+
+
+def _float(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,69 @@
+"""What the built-in profiles of international surveys share: traits, and how a release parts its columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from valuealign.surveys import files
+from valuealign.surveys.codebook import Column, Trait
+
+# Names that need an article in "from ...".
+_WITH_THE = re.compile(r"(United|Netherlands|Philippines|Maldives|Gambia|Bahamas)\b|.*\b(Republic|Federation|Islands)$")
+
+# Four bands: three would make one level of half an ageing country; six leave pairs of traits too few
+# of a country's 1,000 to 2,000 interviews. Surveys differ in the age they begin at (15, 16 or 18).
+AGES = (
+    ("under 30", "under 30 years old", 0.0, 29.0),
+    ("30-44", "aged 30 to 44", 30.0, 44.0),
+    ("45-59", "aged 45 to 59", 45.0, 59.0),
+    ("60+", "aged 60 or over", 60.0, float("inf")),
+)
+
+
+def coded(
+    name: str,
+    text: str,
+    phrases: Mapping[str, str],
+    *,
+    column: str,
+    codes: Sequence[Iterable[int | str]],
+    missing: Iterable[str],
+    slot: str = "after",
+) -> tuple[Trait, Column]:
+    """A trait whose levels, in the order of ``phrases`` (level -> phrase), have the codes of ``codes``."""
+    levels = tuple(phrases)
+    read: dict[str, int | str] = {str(code): level for level, ones in zip(levels, codes, strict=True) for code in ones}
+    trait = Trait(name, text, levels, dict(phrases), dict.fromkeys(levels, slot))
+    return trait, Column(column, read, frozenset(missing))
+
+
+def age(*, column: str, missing: Iterable[str]) -> tuple[Trait, Column]:
+    """Age in years as four bands (AGES)."""
+    phrases = {level: phrase for level, phrase, _, _ in AGES}
+    bands = tuple((level, low, high) for level, _, low, high in AGES)
+    return Trait("age", "age", tuple(phrases), phrases), Column(column, {}, frozenset(missing), bands)
+
+
+def country(names: Mapping[str, str], *, column: str, missing: Iterable[str]) -> tuple[Trait, Column]:
+    """The country of the interview: code -> name, levels sorted by code; a prompt says "from NAME"."""
+    phrases = {code: f"from {with_article(names[code])}" for code in sorted(names)}
+    return coded("country", "country", phrases, column=column, codes=[(code,) for code in phrases], missing=missing)
+
+
+def with_article(name: str) -> str:
+    """A country's name as it stands after "from"."""
+    return f"the {name}" if _WITH_THE.match(name) else name
+
+
+def separator(path: Path) -> str:
+    """What parts the columns of a CSV file, by its header: releases differ. A comma for other files."""
+    if files.SUFFIXES.get(path.suffix.lower()) != "csv":
+        return ","
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            header = file.readline(100_000)
+    except OSError:
+        return ","  # the reading says what is wrong with the file
+    return max(",;\t", key=header.count)
