@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from valuealign.evaluate import FLOOR, HALF, Evaluation, Portrait, Row
-from valuealign.report import print_table, write_report
+from valuealign.report import love_plot, print_table, write_report
 from valuealign.types import Estimate
+from valuealign.weighting import Gap
 
 EVIL = "<script>alert('x')</script> & \"co\""
 
@@ -153,3 +154,16 @@ def test_one_stage_on_one_split_is_enough() -> None:
     )
     text = print_table(Evaluation("select", ("base",), rows))
     assert cells(text, "base")[0] == "100.0 ±3.0" and "changed" not in text
+
+
+def test_love_plot_shows_each_level_before_and_after(tmp_path: Path, evaluation: Evaluation) -> None:
+    gaps = (Gap("sex", "f", 0.52, 0.60, 0.52), Gap("age", "18-34", 0.3, 0.1, 0.301))
+    rows = love_plot(gaps).to_dict()["datasets"].popitem()[1]
+    found = {(row["level"], row["weights"]): row["points"] for row in rows}
+    assert found == pytest.approx(
+        {("sex: f", "before"): 8, ("sex: f", "after"): 0, ("age: 18-34", "before"): 20, ("age: 18-34", "after"): 0.1}
+    )
+    assert rows[0]["level"] == "age: 18-34", "the widest gap comes first"
+    page = write_report(tmp_path, title="Run", evaluation=evaluation, gaps=gaps).read_text()
+    assert "Margins before and after weighting" in page and "age: 18-34" in page
+    assert "Margins before" not in write_report(tmp_path, title="Run", evaluation=evaluation).read_text()

@@ -22,15 +22,17 @@ import vl_convert
 from valuealign.evaluate import BASELINE, BEHAVIOUR, FLOOR, HALF, Evaluation, Portrait, Row
 from valuealign.metrics import METRICS
 from valuealign.types import Estimate
+from valuealign.weighting import Gap
 
-NULLS = ("uniform", "marginal", "others", "additive", "training items")
-COLUMNS = ("cells", "groups", "items", "everyone")
+NULLS = ("uniform", "marginal", "others", "additive", "training items", "persistence")
+COLUMNS = ("cells", "groups", "items", "everyone", "waves", "survey")
 WORDS = {
     "uniform": "guess: all answers alike",
     "marginal": "guess: everyone's average",
     "others": "guess: mean of other groups",
     "additive": "guess: traits added up",
     "training items": "guess: mean of other questions",
+    "persistence": "guess: as in the earlier waves",
     FLOOR: "noise floor",
     HALF: "split-half",
 }
@@ -40,6 +42,8 @@ SPLIT_WORDS = {
     "items": "question never trained",
     "everyone": "no group named, question trained",
     "seen": "trained cells, other people",
+    "waves": "trained cells, in waves never trained",
+    "survey": "another survey, of which nothing was trained",
 }
 # Explanations under the table, each a plain sentence.
 LEGEND = (
@@ -49,7 +53,7 @@ LEGEND = (
     "guess: what can be said without a model, from the training people; a model below it has learnt something.",
     "(in brackets): that guess reads the very answers that are held out here; no model could know them.",
     "cells: question and group were trained, but not together; groups: the group is new; items: the question is new;"
-    " everyone: no group is named.",
+    " everyone: no group is named; waves: the wave is new.",
     "dispersion: 1 means answers as varied as the people's, under 1 a model that is too sure (held-out {shown}).",
     "on options: how much of the model's probability falls on the listed answers at all (held-out {shown}).",
 )
@@ -96,12 +100,13 @@ def write_report(
     facts: Mapping[str, Mapping[str, object]] | None = None,
     behaviour: Mapping[str, Estimate] | None = None,
     lineage: Sequence[str] = (),
+    gaps: Sequence[Gap] = (),
 ) -> Path:
     """Write ``report.html``, ``evaluation.json`` and ``evaluation.csv``; returns the page's path.
 
     ``facts`` are sections of key and value (data, weighting, configuration); ``behaviour`` an AUC
-    for each stage; ``lineage`` the versions this model descends from, oldest first. Files are
-    written aside and renamed, the page last.
+    for each stage; ``lineage`` the versions this model descends from, oldest first; ``gaps`` what
+    weighting mended of each margin. Files are written aside and renamed, the page last.
     """
     if behaviour:
         evaluation = evaluation.with_behaviour(behaviour)
@@ -110,7 +115,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "evaluation.json", record.to_json())
     _write(folder / "evaluation.csv", record.to_csv())
-    return _write(folder / "report.html", _page(title, evaluation, sections, lineage))
+    return _write(folder / "report.html", _page(title, evaluation, sections, lineage, gaps))
 
 
 def _write(path: Path, text: str) -> Path:
@@ -284,16 +289,46 @@ def _portrait_chart(one: Portrait, stages: Sequence[str]) -> str:
     return _svg(chart.properties(width=230, height=len(one.options) * (11 * len(series) + 8)))
 
 
-def _svg(chart: alt.LayerChart | alt.Chart) -> str:
-    quiet = chart.configure_view(stroke=None).configure_axis(gridColor="#e8e8e4", labelFontSize=11, titleFontSize=11)
-    quiet = quiet.configure_axisX(titleFontWeight="normal").configure_legend(orient="bottom", labelFontSize=11)
-    svg = vl_convert.vegalite_to_svg(
-        quiet.configure(background="transparent", padding={"left": 28, "right": 8, "top": 4, "bottom": 4}).to_dict()
+def love_plot(gaps: Sequence[Gap]) -> alt.LayerChart:
+    """How far each margin level is from the population's share, in percentage points, before and after weighting.
+
+    One line a level, widest gap before weighting first, with the two absolute differences and the
+    way between them (Love, in Ahmed et al. 2006).
+    """
+    tones = {"before": "#9a6a1c", "after": "#0b6e69"}
+    data = [
+        {"level": f"{gap.trait}: {gap.level}", "weights": when, "points": 100 * abs(getattr(gap, when) - gap.target)}
+        for gap in sorted(gaps, key=lambda gap: -abs(gap.before - gap.target))
+        for when in tones
+    ]
+    order = list(dict.fromkeys(str(row["level"]) for row in data))
+    base = alt.Chart(pl.DataFrame(data))
+    y = alt.Y(
+        "level:N", sort=order, title=None, axis=alt.Axis(labelLimit=230, labelPadding=10, ticks=False, domain=False)
     )
-    return str(svg)
+    x = alt.X("points:Q", title="distance from the population's share, percentage points", scale=alt.Scale(domainMin=0))
+    way = base.mark_line(color="#d5d2c8", strokeWidth=2).encode(y=y, x=x, detail="level:N")
+    colour = alt.Color("weights:N", title=None, scale=alt.Scale(domain=list(tones), range=list(tones.values())))
+    dots = base.mark_point(filled=True, size=60, opacity=1).encode(y=y, x=x, color=colour)
+    chart: alt.LayerChart = (way + dots).properties(width=360, height=19 * len(order))
+    return chart
 
 
-def _page(title: str, evaluation: Evaluation, sections: Mapping[str, Mapping[str, str]], lineage: Sequence[str]) -> str:
+def _svg(chart: alt.LayerChart | alt.Chart) -> str:
+    # ``configure`` first: it replaces what was configured before it.
+    quiet = chart.configure(background="transparent", padding={"left": 28, "right": 8, "top": 4, "bottom": 4})
+    quiet = quiet.configure_view(stroke=None).configure_axis(gridColor="#e8e8e4", labelFontSize=11, titleFontSize=11)
+    quiet = quiet.configure_axisX(titleFontWeight="normal").configure_legend(orient="bottom", labelFontSize=11)
+    return str(vl_convert.vegalite_to_svg(quiet.to_dict()))
+
+
+def _page(
+    title: str,
+    evaluation: Evaluation,
+    sections: Mapping[str, Mapping[str, str]],
+    lineage: Sequence[str],
+    gaps: Sequence[Gap],
+) -> str:
     metric = "jsd_bits"
     header, rows = _table(evaluation, metric)
     charts = [
@@ -320,6 +355,7 @@ def _page(title: str, evaluation: Evaluation, sections: Mapping[str, Mapping[str
         keys=[(INK[kind], KIND_WORDS[kind]) for kind in INK if any(row.kind == kind for row in evaluation.rows)],
         portraits=portraits,
         sections=sections,
+        margins=_svg(love_plot(gaps)) if gaps else "",
         lineage=lineage,
         part=evaluation.part,
         worst=[row for row in evaluation.rows if row.metric == "worst_group_jsd_bits" and row.split in COLUMNS],

@@ -18,7 +18,7 @@ from valuealign.metrics import Floats, jsd_bits, softmax
 from valuealign.metrics.intervals import FEW
 from valuealign.population import ShareTable, membership, person_codes, tabulate
 from valuealign.signals.targets import question
-from valuealign.splits import Splits
+from valuealign.splits import SURVEY, WAVES, Splits
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Cell, Group, Item
 
@@ -43,7 +43,7 @@ class Exam:
         """Per-cell Jensen-Shannon divergence (bits) of all splits of ``part``, and their keys.
 
         ``logps``: one array [K] for each of ``cells``, raw log-probabilities in nats. No cell
-        appears twice. Raises ModelError for log-probabilities that are NaN or leave no option.
+        appears twice in a split. Raises ModelError for log-probabilities that are NaN or leave no option.
         """
         logp_CK = self._padded(logps, "the model")
         panels = [panel for panel in self.panels if panel.part == part]
@@ -138,7 +138,7 @@ def build_exam(
     a hash, so that scoring stays quick. The survey weights are held fixed over resamples. Raises
     SplitError where no cell is left to judge.
     """
-    train = tabulate(survey, weights_P, groups, multiplicity_P=_part(splits, 0))
+    train = tabulate(survey, weights_P, groups, multiplicity_P=splits.people("train"))
     chosen = {key: pairs for key, pairs in _chosen(splits, most, most_seen, seed).items() if pairs}
     asked = sorted(
         {pair for pairs in chosen.values() for pair in pairs},
@@ -152,18 +152,22 @@ def build_exam(
     place = {pair: c for c, pair in enumerate(asked)}
     width = train.shares_GIK.shape[2]
     guesses = Nulls(train, set(splits.train))
-    facts: dict[str, Any] = {"train_people": _persons(survey, splits, 0), "bootstrap": bootstrap}
+    facts: dict[str, Any] = {"train_people": _persons(survey, splits.people("train")), "bootstrap": bootstrap}
     panels: list[Panel] = []
     for number, part in enumerate(PARTS, start=1):
-        mine = {split: pairs for (split, of), pairs in chosen.items() if of == part}
-        truth = tabulate(survey, weights_P, groups, multiplicity_P=_part(splits, number))
-        drawn = _resample(survey, weights_P, splits, number, mine, bootstrap, width, seed)
-        facts[part] = {"people": _persons(survey, splits, number), "splits": {}}
-        for split, pairs in mine.items():
-            cell_C = np.array([place[pair] for pair in pairs], dtype=np.intp)
-            panel = _panel(split, part, pairs, cell_C, truth, drawn[split], guesses)
-            panels.append(panel)
-            facts[part]["splits"][split] = _describe(panel)
+        facts[part] = {"people": _persons(survey, splits.people(part)), "splits": {}}
+        for later in (False, True):
+            mine = {split: pairs for (split, of), pairs in chosen.items() if of == part and (split == WAVES) == later}
+            if not mine:
+                continue
+            rows_P = splits.rows(part, WAVES if later else "seen")
+            truth = tabulate(survey, weights_P, groups, multiplicity_P=rows_P)
+            drawn = _resample(survey, weights_P, rows_P, mine, bootstrap, width, seed=(seed, number + 2 * later))
+            for split, pairs in mine.items():
+                cell_C = np.array([place[pair] for pair in pairs], dtype=np.intp)
+                panel = _panel(split, part, pairs, cell_C, truth, drawn[split], guesses)
+                panels.append(panel)
+                facts[part]["splits"][split] = {"people": _persons(survey, rows_P), **_describe(panel)}
     flat = [[1.0 / len(items[item].options)] * len(items[item].options) for item, _ in asked]
     # What people answered stays out of the cells, so that nobody trains on an exam by mistake.
     cells = tuple(
@@ -176,12 +180,8 @@ def build_exam(
     return Exam(cells, tuple(panels), positions_CK, train.items, facts, seed)
 
 
-def _part(splits: Splits, number: int) -> NDArray[np.int64]:
-    return np.where(splits.person_P == number, 1, 0)
-
-
-def _persons(survey: Survey, splits: Splits, number: int) -> int:
-    return len(np.unique(person_codes(survey)[0][_part(splits, number) > 0]))
+def _persons(survey: Survey, rows_P: NDArray[np.bool_]) -> int:
+    return len(np.unique(person_codes(survey)[0][rows_P]))
 
 
 def _chosen(splits: Splits, most: int, most_seen: int, seed: int) -> dict[tuple[str, Part], tuple[Pair, ...]]:
@@ -192,7 +192,7 @@ def _chosen(splits: Splits, most: int, most_seen: int, seed: int) -> dict[tuple[
 
     found: dict[tuple[str, Part], tuple[Pair, ...]] = {}
     for part in PARTS:
-        for split in HELD_OUT:
+        for split in (*HELD_OUT, WAVES, SURVEY):
             found[split, part] = tuple(sorted(splits.pairs.get((split, part), ()), key=by_hash)[:most])
         seen = sorted(splits.pairs.get(("seen", part), ()), key=by_hash)
         found["everyone", part] = tuple(pair for pair in seen if pair[1] == EVERYONE)[:most]
@@ -243,21 +243,21 @@ def _describe(panel: Panel) -> dict[str, Any]:
 def _resample(
     survey: Survey,
     weights_P: Floats,
-    splits: Splits,
-    number: int,
+    rows_P: NDArray[np.bool_],
     pairs: Mapping[str, Sequence[Pair]],
     bootstrap: int,
     width: int,
-    seed: int,
+    *,
+    seed: tuple[int, int],
 ) -> dict[str, NDArray[np.float32]]:
-    """Shares [B, C, K] of every split's pairs for resampled persons of the part (NaN: nobody answered).
+    """Shares [B, C, K] of every split's pairs for resampled persons of the rows (NaN: nobody answered).
 
     A person with several rows is drawn with all of them. One matrix product a pair, over the
     group's members only, so that the cost follows the cells asked, not people x groups x items.
     """
-    rng = np.random.default_rng([seed, number, 0x6578616D])
+    rng = np.random.default_rng([*seed, 0x6578616D])
     person_P, _ = person_codes(survey)
-    rows = np.flatnonzero(_part(splits, number))
+    rows = np.flatnonzero(rows_P)
     drawable, of_row = np.unique(person_P[rows], return_inverse=True)
     drawn_BP = rng.multinomial(len(drawable), np.full(len(drawable), 1 / len(drawable)), size=bootstrap)
     mass_BP = (drawn_BP[:, of_row] * weights_P[rows]).astype(np.float32)

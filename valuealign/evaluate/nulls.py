@@ -26,9 +26,13 @@ class Nulls:
 
     def of(self, split: str, pairs: Sequence[Pair]) -> dict[str, Floats]:
         """[C, K] of each null that applies to the split."""
-        makers = {"uniform": self._uniform, "others": self._others}
-        if split != "everyone":  # there both are the trained answer itself: the split-half says it
+        makers = {"uniform": self._uniform}
+        if split != "survey":  # of a survey that trained nothing, training knows nothing
+            makers["others"] = self._others
+        if split not in ("everyone", "survey"):  # there both are the trained answer itself: the split-half says it
             makers |= {"marginal": self._marginal, "additive": self._additive}
+        if split == "waves":
+            makers["persistence"] = self._shares
         if split == "items":
             makers["training items"] = self._training_items
         return {name: np.array([make(*pair) for pair in pairs]) for name, make in makers.items()}

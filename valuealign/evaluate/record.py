@@ -13,7 +13,7 @@ from typing import Any, Literal
 from valuealign.types import Estimate
 
 HELD_OUT = ("cells", "groups", "items")
-SPLITS = (*HELD_OUT, "everyone", "seen")
+SPLITS = (*HELD_OUT, "everyone", "seen", "waves", "survey")
 # The null that the gain is counted over: the strongest that uses nothing held out.
 BASELINE = {
     "cells": "additive",
@@ -21,6 +21,8 @@ BASELINE = {
     "items": "training items",
     "everyone": "uniform",
     "seen": "marginal",
+    "waves": "persistence",
+    "survey": "uniform",
 }
 FLOOR, HALF = "noise floor", "split-half"
 BEHAVIOUR = "behaviour"
