@@ -63,7 +63,14 @@ def align(config: RunConfig) -> dict[str, Any]:
     steps = (f"{version} ({stage})" for stage, version in versions.items())
     lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", out.name, *steps]
     facts = {"Whom was asked": prepared.facts}
-    report = write_report(out / "report", title=config.name, evaluation=evaluation, facts=facts, lineage=lineage)
+    report = write_report(
+        out / "report",
+        title=config.name,
+        evaluation=evaluation,
+        facts=facts,
+        lineage=lineage,
+        gaps=prepared.weights.gaps,
+    )
     say("\n" + print_table(evaluation))
     say(f"\nreport: {report}")
     done(out, {"versions": versions, "report": str(report)})

@@ -25,6 +25,7 @@ ROOMS = (
     "surveys",
     "population",
     "splits",
+    "dataset",
     "store",
     "registry",
     "collect",

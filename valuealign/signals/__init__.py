@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from valuealign.signals.behaviour import behaviour_parts
 from valuealign.signals.binary import Mark, collapse, read_binary
 from valuealign.signals.feedback import feedback_cells
 from valuealign.signals.pairs import read_pairs
@@ -17,4 +18,14 @@ SIGNALS: dict[str, Callable[..., list[Cell]]] = {
     "feedback": feedback_cells,
 }
 
-__all__ = ["SIGNALS", "Mark", "collapse", "feedback_cells", "question", "read_binary", "read_pairs", "survey_cells"]
+__all__ = [
+    "SIGNALS",
+    "Mark",
+    "behaviour_parts",
+    "collapse",
+    "feedback_cells",
+    "question",
+    "read_binary",
+    "read_pairs",
+    "survey_cells",
+]

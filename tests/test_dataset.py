@@ -1,0 +1,194 @@
+"""The prepared data set: what is written, that it is whole, and what may be released of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from valuealign import config as configuration
+from valuealign.dataset import Dataset, build, facts, folder_of, release, write
+from valuealign.errors import SurveyError
+from valuealign.population import tabulate
+from valuealign.types import EVERYONE
+
+SMALL = ["survey.people=900", "groups.crossings=1"]
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return build(configuration.load(None, SMALL))
+
+
+@pytest.fixture(scope="module")
+def folder(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "demo-1"
+    write(dataset, folder)
+    return folder
+
+
+def test_responses_hold_everybody_with_part_and_weight(dataset: Dataset, folder: Path) -> None:
+    responses = pl.read_parquet(folder / "responses.parquet")
+    assert responses["person"].to_list() == dataset.survey.people["person"].to_list()
+    assert np.array_equal(responses["weight"].to_numpy(), dataset.weights.weights_P)
+    assert np.array_equal(responses["design_weight"].to_numpy(), dataset.survey.people["weight"].to_numpy())
+    parts = np.array(["train", "select", "report"])[dataset.splits.person_P]
+    assert responses["part"].to_list() == parts.tolist()
+    item = dataset.survey.codebook.items[0]
+    assert responses.schema[item.id] == pl.Int16
+
+
+def test_targets_of_each_part_are_those_of_its_people(dataset: Dataset, folder: Path) -> None:
+    targets = pl.read_parquet(folder / "targets.parquet")
+    assert set(targets["part"]) == {"all", "train", "select", "report"}
+    item = dataset.survey.codebook.items[3]
+    group = dataset.groups[2]
+    for part in ("train", "select", "report"):
+        table = tabulate(
+            dataset.survey,
+            dataset.weights.weights_P,
+            dataset.groups,
+            multiplicity_P=dataset.splits.people(part).astype(float),
+        )
+        mine = targets.filter(part=part, item=item.id, group=group.name)
+        assert np.allclose(mine["share"].to_numpy(), table.shares(item.id, group))
+        drawn = part == "train"
+        assert bool((mine["pull"] > 0).all()) == drawn, "training targets are drawn towards everyone, truth never is"
+        assert drawn or mine["share"].equals(mine["target"])
+    everyone = targets.filter(part="all", item=item.id, group=EVERYONE.name)
+    assert (everyone["pull"] == 0).all() and (everyone["floor"] > 0).all()
+    assert (
+        targets.filter(pl.col("part") != "all")["floor"].null_count() == targets.filter(pl.col("part") != "all").height
+    )
+
+
+def test_raw_targets_without_shrinkage() -> None:
+    plain = build(configuration.load(None, [*SMALL, "groups.shrink=false"]))
+    assert plain.shrunk is None and "drawn" not in " ".join(facts(plain))
+
+
+def test_the_datasheet_says_what_was_done(dataset: Dataset, folder: Path) -> None:
+    sheet = json.loads((folder / "datasheet.json").read_text())
+    assert (sheet["people"], sheet["items"], sheet["tier"]) == (900, 24, "open")
+    assert sheet["weights"]["design_effect"] == pytest.approx(dataset.weights.design_effect)
+    assert {m["trait"] for m in sheet["weights"]["margins"]} == {"age", "sex", "region"}
+    assert sheet["settings"]["survey"]["people"] == 900 and "model" not in sheet["settings"]
+    book = json.loads((folder / "codebook.json").read_text())
+    assert [item["id"] for item in book["items"]] == [item.id for item in dataset.survey.codebook.items]
+    card = (folder / "README.md").read_text()
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert {one["config_name"] for one in head["configs"]} == {path.stem for path in folder.glob("*.parquet")}
+    for one in head["configs"]:
+        assert (folder / one["data_files"]).exists()
+
+
+def test_the_folder_is_there_whole_or_not_at_all(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data" / "demo"
+    write(dataset, folder)
+    before = (folder / "targets.parquet").read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    with pytest.raises(OSError, match="no space"):
+        write(dataset, folder)
+    assert (folder / "targets.parquet").read_bytes() == before
+    assert os.listdir(folder.parent) == ["demo"], "nothing half-written is left beside it"
+
+
+def test_the_folder_follows_settings_and_files(tmp_path: Path) -> None:
+    base = folder_of(configuration.load(None, SMALL), tmp_path)
+    assert folder_of(configuration.load(None, [*SMALL, "kto.beta=0.3"]), tmp_path) == base, "not of the data"
+    assert folder_of(configuration.load(None, [*SMALL, "seed=1"]), tmp_path) != base
+    data = tmp_path / "s.csv"
+    data.write_text("a")
+    named = configuration.load(None, ["survey.reader=generic", f"survey.file={data}"])
+    first = folder_of(named, tmp_path)
+    data.write_text("b")
+    assert folder_of(named, tmp_path) != first
+
+
+def retiered(folder: Path, tmp_path: Path, tier: str) -> Path:
+    copy = tmp_path / f"copy-{tier}"
+    copy.mkdir()
+    for path in folder.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    sheet = json.loads((copy / "datasheet.json").read_text())
+    (copy / "datasheet.json").write_text(json.dumps(sheet | {"tier": tier, "licence": "ours alone"}))
+    return copy
+
+
+def test_an_open_licence_releases_everything_but_ids(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    tables = release(folder, out, least_n=25)
+    assert {"responses", "targets", "pairs"} <= set(tables)
+    people = pl.read_parquet(out / "responses.parquet")
+    assert people.schema["person"].is_integer() and people["person"].n_unique() == 900
+    assert not any(str(one).startswith("p0") for one in people["person"])
+    targets, all_targets = (pl.read_parquet(at / "targets.parquet") for at in (out, folder))
+    assert targets["n"].min() >= 25 and targets.height == all_targets.filter(pl.col("n") >= 25).height  # type: ignore[operator]
+    with pytest.raises(SurveyError, match="there already"):
+        release(folder, out)
+    assert "responses" not in release(folder, tmp_path / "out2", responses=False)
+
+
+def test_aggregates_release_no_person(folder: Path, tmp_path: Path) -> None:
+    shares_only = retiered(folder, tmp_path, "aggregates")
+    tables = release(shares_only, tmp_path / "out")
+    assert "targets" in tables and "responses" not in tables
+    assert not (tmp_path / "out" / "responses.parquet").exists()
+    assert "responses" not in (tmp_path / "out" / "README.md").read_text()
+    with pytest.raises(SurveyError, match=r"ours alone.*persons' answers"):
+        release(shares_only, tmp_path / "other", responses=True)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_closed_licence_releases_nothing(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SurveyError, match="nothing be passed on"):
+        release(retiered(folder, tmp_path, "closed"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_datasets_reads_a_release(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    release(folder, tmp_path / "release")
+    import datasets
+
+    for name in ("targets", "responses"):
+        read = datasets.load_dataset(str(tmp_path / "release"), name, split="train", cache_dir=str(tmp_path / "cache"))
+        assert len(read) == pl.read_parquet(tmp_path / "release" / f"{name}.parquet").height
+    assert {"item", "group", "share", "n_eff"} <= set(
+        datasets.load_dataset(str(tmp_path / "release"), split="train", cache_dir=str(tmp_path / "cache")).column_names
+    ), "targets are the default"
+
+
+def test_dropped_people_stay_visible_and_out_of_the_targets() -> None:
+    config = configuration.load(None, [*SMALL, "screens.variance=drop", "screens.variance_below=0.05"])
+    dropped = build(config)
+    gone = dropped.asked.people.height - dropped.survey.people.height
+    assert 0 < gone < 400 and int(dropped.screened.flags["variance"].sum()) == gone
+    assert len(dropped.asked_weights_P) == 900 and len(dropped.weights.weights_P) == 900 - gone
+    from valuealign.dataset.folder import _responses
+
+    responses = _responses(dropped)
+    assert responses.height == 900 and responses["weight"].null_count() == gone == responses["part"].null_count()
+    assert responses.filter(pl.col("screen_variance"))["weight"].null_count() == gone
+
+
+def test_facts_name_what_a_reader_left_out(dataset: Dataset) -> None:
+    book = dataclasses.replace(dataset.survey.codebook, label_only=("ps_crowd",))
+    survey = dataclasses.replace(dataset.survey, codebook=book, notes=("half of the file is missing",))
+    screened = dataclasses.replace(dataset.screened, survey=survey)
+    found = facts(dataclasses.replace(dataset, screened=screened))
+    assert "half of the file is missing" in found.values()
+    assert any("ps_crowd" in fact for fact in found.values())
+    assert found["everyone"]

@@ -1,0 +1,9 @@
+"""A prepared data set: survey, screens, weights, groups, splits and targets; in memory, as a folder, and released."""
+
+from __future__ import annotations
+
+from valuealign.dataset.build import Dataset, build, facts
+from valuealign.dataset.folder import folder_of, write
+from valuealign.dataset.release import release
+
+__all__ = ["Dataset", "build", "facts", "folder_of", "release", "write"]

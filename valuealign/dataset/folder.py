@@ -1,0 +1,289 @@
+"""The data set as a folder of Parquet files with a datasheet.
+
+``responses`` (a row per interview), ``targets`` (a row per part, group, item and option), ``outcomes``
+(who answered with no option), ``pairs`` (what is held out), ``screens``, ``screened_targets`` and ``sensitivity``
+(what careless or styled answering could change); ``codebook.json``, ``datasheet.json``, and the datasheet to read,
+``README.md``. It is written aside and renamed: it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import yaml
+
+from valuealign.config import RunConfig
+from valuealign.dataset.build import Dataset, facts
+from valuealign.population import noise_floor, outcome_shares, shrink, target_frame
+from valuealign.population.sensitivity import self_report, targets_with_and_without, with_and_without
+from valuealign.splits import pairs_frame
+from valuealign.surveys.codebook import Codebook
+
+PARTS = ("train", "select", "report")
+# What of the configuration makes the data what they are.
+SECTIONS = ("name", "seed", "survey", "screens", "weighting", "groups", "splits")
+HALVINGS = 4
+TABLES = {
+    "responses": "a row per interview: fitted and design weight, part, traits, answers, screens",
+    "targets": "a row per part, group, item and option: share, interval, n, n_eff, what it was drawn by, noise floor",
+    "outcomes": "who answered with no option (don't know and the like), as a share of those asked",
+    "pairs": "which (item, group) pairs are held out, in which split and part",
+    "screens": "whom a screen marks, and what leaving them out changes, per group",
+    "screened_targets": "every target with and without those whom a screen marks",
+    "sensitivity": "targets with and without adjustment for styled answering: bounds, not corrections",
+}
+
+
+def folder_of(config: RunConfig, home: Path) -> Path:
+    """Where the data set of a configuration lives: the same settings and files give the same folder.
+
+    A file that is not there is left to its reader to complain of.
+    """
+    seen = [_settings(config), hashes(config), version("valuealign")]
+    key = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:10]
+    return home / "data" / f"{config.name}-{key}"
+
+
+def hashes(config: RunConfig) -> dict[str, str]:
+    """SHA-256 of every file that the configuration names; of a folder, of its files by name."""
+    survey, weighting = config.survey, config.weighting
+    named = {
+        "survey.file": survey.file,
+        "survey.codebook": survey.codebook,
+        "survey.statements": survey.statements,
+        "weighting.margins": weighting.margins,
+        "weighting.populations": weighting.populations,
+    }
+    return {key: _hash(path) for key, path in named.items() if path is not None and path.exists()}
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(file.name.encode() if path.is_dir() else b"")
+            with file.open("rb") as stream:
+                for block in iter(lambda stream=stream: stream.read(1 << 20), b""):  # type: ignore[misc]
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", include=set(SECTIONS))
+
+
+def write(dataset: Dataset, folder: Path, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """Write the data set into ``folder`` and return its datasheet; an older folder there is replaced."""
+    with_aside = _aside(folder)
+    try:
+        for name, frame in _frames(dataset):
+            frame.write_parquet(with_aside / f"{name}.parquet", compression="zstd")
+            say(f"  {name}: {frame.height:,} rows")
+        sheet = datasheet(dataset)
+        put_json(with_aside / "codebook.json", codebook_record(dataset.survey.codebook))
+        put_json(with_aside / "datasheet.json", sheet)
+        put_text(with_aside / "README.md", card(sheet, sorted(path.stem for path in with_aside.glob("*.parquet"))))
+        put_in_place(with_aside, folder)
+    finally:
+        shutil.rmtree(with_aside, ignore_errors=True)
+    return sheet
+
+
+def _aside(folder: Path) -> Path:
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    aside.mkdir(parents=True)
+    return aside
+
+
+def put_in_place(aside: Path, folder: Path) -> None:
+    """Rename a finished folder into place; what stood there goes only once the new one stands."""
+    old = folder.with_name(f".{folder.name}.old-{uuid.uuid4().hex[:8]}")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(aside, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def put_text(path: Path, text: str) -> None:
+    """A text file that ends with a line's end."""
+    path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def put_json(path: Path, tree: object) -> None:
+    """JSON to be read by people too."""
+    put_text(path, json.dumps(tree, indent=1, ensure_ascii=False, default=str))
+
+
+def _frames(dataset: Dataset) -> Iterator[tuple[str, pl.DataFrame]]:
+    survey, weights_P = dataset.survey, dataset.weights.weights_P
+    yield "responses", _responses(dataset)
+    yield "targets", _targets(dataset)
+    yield "pairs", pairs_frame(dataset.splits)
+    if survey.codebook.outcomes:
+        yield "outcomes", _outcomes(dataset)
+    if flags := dataset.screened.flags:
+        # Over everybody who was asked: else a target with the dropped could not be shown.
+        who = (dataset.asked, dataset.asked_weights_P, dataset.groups, flags)
+        yield "screens", with_and_without(*who)
+        yield "screened_targets", targets_with_and_without(*who)
+    bounds = self_report(survey, weights_P, dataset.groups).frame
+    if bounds.height:
+        yield "sensitivity", bounds
+
+
+def _responses(dataset: Dataset) -> pl.DataFrame:
+    """Everybody who was asked; ``part`` and ``weight`` are null for those whom a screen dropped."""
+    people, flags = dataset.asked.people, dataset.screened.flags
+    kept = dataset.screened.kept_P
+    part = np.full(people.height, None, dtype=object)
+    weight = np.full(people.height, np.nan)
+    part[kept] = np.array(PARTS, dtype=object)[dataset.splits.person_P]
+    weight[kept] = dataset.weights.weights_P
+    if dataset.config.splits.waves:
+        held = pl.col("wave").is_in(list(dataset.config.splits.waves)).fill_null(False)
+        people = people.with_columns(held_out_wave=held)
+    return people.rename({"weight": "design_weight"}).with_columns(
+        pl.Series("weight", weight).fill_nan(None),
+        pl.Series("part", part.tolist(), dtype=pl.String),
+        *(pl.Series(f"screen_{name}", flag_P) for name, flag_P in flags.items()),
+    )
+
+
+def _targets(dataset: Dataset) -> pl.DataFrame:
+    """Targets of everybody (with the noise floor), of the train people, and the truth of the others (never drawn)."""
+    config, survey = dataset.config, dataset.survey
+    whole = dataset.table()
+    floor = noise_floor(
+        survey, dataset.weights.weights_P, dataset.groups, seed=config.seed, halvings=HALVINGS, metric="jsd_bits"
+    )
+    parts = {
+        "all": target_frame(whole, shrink(whole) if config.groups.shrink else None, floor),
+        "train": target_frame(dataset.train, dataset.shrunk),
+        **{part: target_frame(dataset.table(part)) for part in PARTS[1:]},
+    }
+    return pl.concat(frame.select(pl.lit(part).alias("part"), pl.all()) for part, frame in parts.items())
+
+
+def _outcomes(dataset: Dataset) -> pl.DataFrame:
+    """item, group, outcome, share of those asked."""
+    book, groups = dataset.survey.codebook, dataset.groups
+    shares_GIO = outcome_shares(dataset.survey, dataset.weights.weights_P, groups)
+    g, i, o = (axis.ravel() for axis in np.indices(shares_GIO.shape))
+    return pl.DataFrame(
+        {
+            "group": np.array([group.name for group in groups], dtype=object)[g],
+            "item": np.array([item.id for item in book.items], dtype=object)[i],
+            "outcome": np.array(book.outcomes, dtype=object)[o],
+            "share": shares_GIO.ravel(),
+        },
+        schema={"group": pl.String, "item": pl.String, "outcome": pl.String, "share": pl.Float64},
+    ).filter(pl.col("share").is_not_nan())
+
+
+def codebook_record(book: Codebook) -> dict[str, Any]:
+    """The codebook as plain data: what a reader of ``responses`` and ``targets`` needs."""
+    items = [
+        {
+            "id": item.id,
+            "text": item.text,
+            "ordinal": item.ordinal,
+            "options": [{"index": k, "text": o.text, "position": o.position} for k, o in enumerate(item.options)],
+            "values": list(item.values),
+            "reversed": item.key < 0,
+            "label_only": item.id in book.label_only,
+        }
+        for item in book.items
+    ]
+    traits = [
+        {"id": t.id, "text": t.text, "levels": list(t.levels), "phrases": dict(t.phrases), "several": t.several}
+        for t in book.traits
+    ]
+    outcomes = [{"index": -1 - j, "text": name} for j, name in enumerate(book.outcomes)]
+    return {"name": book.name, "title": book.title, "items": items, "traits": traits, "outcomes": outcomes}
+
+
+def datasheet(dataset: Dataset) -> dict[str, Any]:
+    """Where the data come from, what was done to them, and what may be done with them."""
+    book, weights = dataset.survey.codebook, dataset.weights
+    flags = {name: int(flag_P.sum()) for name, flag_P in dataset.screened.flags.items()}
+    return {
+        "name": dataset.config.name,
+        "title": book.title,
+        "source": book.source,
+        "licence": book.licence,
+        "tier": book.tier,
+        "people": dataset.survey.people["person"].n_unique(),
+        "interviews": dataset.survey.people.height,
+        "items": len(book.items),
+        "groups": len(dataset.groups),
+        "weights": {
+            "everyone": weights.everyone,
+            "design_effect": weights.design_effect,
+            "n_eff": weights.n_eff,
+            "trimmed": weights.trimmed,
+            "margins": [gap._asdict() for gap in weights.gaps],
+        },
+        "screens": {
+            "settings": dataset.config.screens.model_dump(mode="json"),
+            "flagged": flags,
+            "dropped": dataset.asked.people.height - dataset.survey.people.height,
+        },
+        "facts": facts(dataset),
+        "files": hashes(dataset.config),
+        "settings": _settings(dataset.config),
+        "made_with": f"valuealign {version('valuealign')}",
+    }
+
+
+def card(sheet: Mapping[str, Any], tables: Iterable[str]) -> str:
+    """The data card: a Markdown page whose head tells ``datasets.load_dataset`` which tables there are."""
+    head = {
+        "pretty_name": sheet["title"],
+        "license": "other",
+        "license_name": sheet["licence"] or "not stated",
+        "configs": [
+            {"config_name": name, "data_files": f"{name}.parquet", **({"default": True} if name == "targets" else {})}
+            for name in tables
+        ],
+    }
+    lines = [f"| {key} | {_cell(value)} |" for key, value in sheet["facts"].items()]
+    margins = [
+        f"| {m['trait']} | {m['level']} | {m['target']:.4f} | {m['before']:.4f} | {m['after']:.4f} |"
+        for m in sheet["weights"]["margins"]
+    ]
+    files = [f"| `{key}` | `{digest}` |" for key, digest in sheet["files"].items()]
+    return "\n".join(
+        [
+            f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
+            f"# {sheet['title']}\n",
+            f"Source: {sheet['source'] or 'not stated'}. Licence: {sheet['licence'] or 'not stated'} "
+            f"(tier `{sheet['tier']}`). Made with {sheet['made_with']}.\n",
+            "| | |\n|---|---|",
+            *lines,
+            *(
+                ["\n## Margins\n\n| trait | level | population | before | after |\n|---|---|---|---|---|"]
+                if margins
+                else []
+            ),
+            *margins,
+            "\n## Tables\n",
+            *(f"- `{name}`: {TABLES[name]}" for name in tables),
+            *(["\n## Files it was made from\n\n| key | SHA-256 |\n|---|---|", *files] if files else []),
+            "\nAn answer is the option's index in `codebook.json`; a negative number is one of its outcomes.",
+            "",
+        ]
+    )
+
+
+def _cell(text: object) -> str:
+    return str(text).replace("|", "\\|").replace("\n", " ")
