@@ -1,0 +1,100 @@
+"""Value profiles: what people stand for, what a model says they stand for, and whether both show the circle.
+
+    python jobs/values.py                                 # the people of the survey, no model
+    python jobs/values.py --version champion              # beside a registered version and its base
+    python jobs/values.py -c run.yaml --theory schwartz19
+
+Scores are centred on the mean rating and divided by nothing: above 0 is more important than the rest. The circle is
+that of Schwartz's theory: neighbours are alike, opposites conflict. It is judged over persons for the people, and over
+the groups that it speaks for in a model, by the mean error of the values' angles and the share of random orders that
+would do as well (p).
+"""
+
+from __future__ import annotations
+
+import click
+import numpy as np
+from _job import check_base, open_registry, run_job, say
+
+from valuealign.config import RunConfig
+from valuealign.dataset import build
+from valuealign.evaluate.profiles import (
+    PEOPLE,
+    CentreOn,
+    Profile,
+    compare_profiles,
+    profile_cells,
+    profile_items,
+    theory_of,
+)
+from valuealign.population import tabulate
+from valuealign.types import Cell
+from valuealign.values import THEORIES
+
+
+def values(config: RunConfig, version: tuple[str, ...], theory: str | None) -> tuple[Profile, ...]:
+    """Score, compare and print."""
+    dataset = build(config)
+    survey, weights_P = dataset.survey, dataset.weights.weights_P
+    chosen = THEORIES[theory] if theory else theory_of(survey)
+    centre_on: CentreOn = "all" if config.survey.reader == "svs" else "keyed"  # the SVS centres on all its items
+    items = profile_items(survey, chosen, centre_on=centre_on)
+    table = tabulate(survey, weights_P, [group for group in dataset.groups if len(group.traits) <= 1])
+    cells = profile_cells(items, table)
+    logps = _score(config, version, cells) if version else {}
+    profiles = compare_profiles(survey, weights_P, table, chosen, logps, centre_on=centre_on)
+    say(f"{chosen.title}: {len(items)} items, {len(table.groups)} groups; {dataset.weights.everyone}\n")
+    show(profiles)
+    return profiles
+
+
+def _score(config: RunConfig, refs: tuple[str, ...], cells: tuple[Cell, ...]) -> dict[str, list[np.ndarray]]:
+    from valuealign.models.host import Host
+    from valuealign.models.load import fingerprint, resolve
+
+    registry = open_registry()
+    base_hash = fingerprint(resolve(config.model.path, progress=say))
+    found = [registry.get(ref, name=config.name) for ref in refs]
+    for one in found:
+        registry.verify(one)
+        check_base(one, base_hash, "set model.path to its base")
+    host = Host(config.model.path, config.model.dtype)
+    logps = {"base": host.score(None, cells)}
+    for one in found:
+        say(f"scoring {one.ref}: {len(cells):,} cells")
+        host.load(one.id, one.path)
+        logps[one.ref] = host.score(one.id, cells)
+    return logps
+
+
+def show(profiles: tuple[Profile, ...]) -> None:
+    """A column for each: the profile of everyone, then the circle."""
+    say("  ".join([f"{'everyone':28}", *(f"{one.who:>12}" for one in profiles)]))
+    for v, value in enumerate(profiles[0].values):
+        say("  ".join([f"{value:28}", *(f"{one.everyone_V[v]:>+12.3f}" for one in profiles)]))
+    rows = {
+        "peak of the sinusoid": [one.peak or "-" for one in profiles],
+        "  its r2": [f"{one.r2:.2f}" for one in profiles],
+        "circle: angle error": [f"{np.degrees(one.circle.error):.0f} deg" if one.circle else "-" for one in profiles],
+        "  p": [f"{one.circle.p_value:.3f}" if one.circle else "-" for one in profiles],
+        "  stress": [f"{one.circle.stress:.2f}" if one.circle else "-" for one in profiles],
+        "distance from people": ["-" if one.distance is None else f"{one.distance:.3f}" for one in profiles],
+    }
+    for name, shown in rows.items():
+        say("  ".join([f"{name:28}", *(f"{text:>12}" for text in shown)]))
+    for one in profiles:
+        if one.why:
+            say(f"{one.who}: no circle shown: {one.why}")
+        elif one.circle and one.who == PEOPLE:
+            say(f"\nThe people's circle is over {one.circle.n:,} persons, a model's over the groups it was asked for.")
+
+
+if __name__ == "__main__":
+    run_job(
+        __doc__,
+        values,
+        click.option("--version", multiple=True, help="a version or alias (v3, champion, demo@v3); may be repeated"),
+        click.option(
+            "--theory", type=click.Choice([n for n, t in THEORIES.items() if t.scores_people]), help="whose values"
+        ),
+    )

@@ -1,0 +1,131 @@
+"""Value profiles of people and of models, side by side, and whether they show the theory's circle.
+
+A model is asked what people are asked: every item that measures a value, for every group. Shape
+letters: ``G`` groups, ``I`` items, ``K`` options, ``V`` values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from valuealign.errors import CodebookError, SurveyError
+from valuealign.metrics.distances import Floats, softmax
+from valuealign.population import ShareTable
+from valuealign.signals import question
+from valuealign.surveys.table import Survey
+from valuealign.types import EVERYONE, Cell, Item
+from valuealign.values import THEORIES, Circle, Scores, Theory, circle, score, score_shares, sinusoid
+
+PEOPLE = "people"
+CentreOn = Literal["keyed", "all"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The centred profile [V] of everyone according to ``who``, its sinusoid, and the circle over persons or groups.
+
+    ``distance`` is the mean absolute difference from the people's profile over groups and values, in
+    scale widths (None for the people). ``circle`` is None, and ``why`` says so, where it cannot be seen.
+    """
+
+    who: str
+    values: tuple[str, ...]
+    everyone_V: Floats
+    peak: str | None
+    r2: float
+    circle: Circle | None
+    why: str = ""
+    distance: float | None = None
+
+
+def profile_items(survey: Survey, theory: Theory, *, centre_on: CentreOn = "keyed") -> tuple[Item, ...]:
+    """The items that make a profile: those that measure values of ``theory``, keyed to these alone.
+
+    With ``centre_on="all"`` also those without a value, which only the mean rating counts (the SVS).
+    Raises CodebookError where none measures a value.
+    """
+    keyed = [replace(i, values=tuple(v for v in i.values if v in theory.values)) for i in survey.codebook.items]
+    found = tuple(item for item in keyed if item.values or (centre_on == "all" and item.ordinal))
+    if not any(item.values for item in found):
+        mend = f"write 'values:' at the items of the codebook, in the words of {theory.name}"
+        raise CodebookError(
+            f"no item measures {theory.title}", where=survey.codebook.where or survey.codebook.name, mend=mend
+        )
+    return found
+
+
+def profile_cells(items: Sequence[Item], table: ShareTable) -> tuple[Cell, ...]:
+    """The cells to ask a model, groups outermost: every item of every group of ``table``."""
+    flat = ([0.0] * len(item.options) for _ in table.groups for item in items)
+    return tuple(
+        question(item, group, shares, shares, n_eff=0.0)
+        for (group, item), shares in zip(((g, i) for g in table.groups for i in items), flat, strict=True)
+    )
+
+
+def compare_profiles(
+    survey: Survey,
+    weights_P: np.ndarray,
+    table: ShareTable,
+    theory: Theory,
+    logps: Mapping[str, Sequence[Floats]],
+    *,
+    centre_on: CentreOn = "keyed",
+) -> tuple[Profile, ...]:
+    """The people's profile, then each model's; ``logps[who]`` follows ``profile_cells``.
+
+    The people's circle is seen over persons, a model's over the groups that it speaks for: a model
+    has no persons. Raises CodebookError for a theory without scores or items.
+    """
+    items = profile_items(survey, theory, centre_on=centre_on)
+    answers_PI = survey.people.select(survey.people[item.id].fill_null(-1) for item in items).to_numpy()
+    place = [table.item_index[item.id] for item in items]
+    mine = score_shares(theory, items, table.shares_GIK[:, place], centre_on=centre_on)
+    whole = table.group_index[EVERYONE]
+    found = [_profile(PEOPLE, theory, mine, whole, score(theory, items, answers_PI, centre_on=centre_on), weights_P)]
+    for who, logp_C in logps.items():
+        shares_GIK = np.full((len(table.groups), len(items), max(len(i.options) for i in items)), np.nan)
+        for c, logp_K in enumerate(logp_C):
+            g, i = divmod(c, len(items))
+            shares_GIK[g, i, : len(items[i].options)] = softmax(np.asarray(logp_K))
+        scores = score_shares(theory, items, shares_GIK, centre_on=centre_on)
+        away = float(np.nanmean(np.abs(scores.centred_PV - mine.centred_PV)))
+        found.append(replace(_profile(who, theory, scores, whole, scores, None), distance=away))
+    return tuple(found)
+
+
+def _profile(
+    who: str, theory: Theory, scores: Scores, whole: int, rows: Scores, weights_P: np.ndarray | None
+) -> Profile:
+    everyone_V = scores.centred_PV[whole]
+    if theory.structure != "circle":
+        return Profile(who, scores.values, everyone_V, None, np.nan, None, "the theory has no circle")
+    try:
+        shape = sinusoid(theory, scores.values, everyone_V[None])
+        seen, why = circle(theory, rows, weights_P=weights_P), ""
+    except (CodebookError, SurveyError) as error:
+        return Profile(who, scores.values, everyone_V, None, np.nan, None, error.what)
+    return Profile(who, scores.values, everyone_V, shape.value_P[0], float(shape.r2_P[0]), seen, why)
+
+
+def theory_of(survey: Survey) -> Theory:
+    """The theory that measures most of a survey's items. Raises CodebookError where none does."""
+    counts = {
+        name: sum(any(v in theory.values for v in item.values) for item in survey.codebook.items)
+        for name, theory in THEORIES.items()
+        if theory.scores_people
+    }
+    best = max(counts, key=lambda name: counts[name])
+    return THEORIES[best] if counts[best] else _nothing(survey)
+
+
+def _nothing(survey: Survey) -> Theory:
+    raise CodebookError(
+        "no item measures a value",
+        where=survey.codebook.where or survey.codebook.name,
+        mend="write 'values:' at the items of the codebook; docs/surveys.md lists the theories",
+    )
