@@ -1,0 +1,218 @@
+"""From a World-Values-size CSV to targets: seconds, memory, and the same with pandas, in one run.
+
+    python benchmarks/survey_scale.py
+    python benchmarks/survey_scale.py --people 2000 --items 20      # a quick look
+
+Writes a synthetic file (290 items of 2 to 10 options, don't know and no answer among them, 66
+countries, four traits, design weights) with a codebook, and turns it into weighted shares, n and
+n_eff for 66 x (1 + levels of the four traits) groups: by valuealign (generic reader, weights,
+find_groups, tabulate) and by pandas (read_csv, then a groupby for each item and crossing). Each run
+is a process of its own, so that neither's memory counts for the other; imports are not timed; the
+fastest of --runs counts. Both must give the same numbers. The exponent compares with a quarter of
+the people. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import polars as pl
+import yaml
+
+COUNTRIES = 66
+OPTIONS = (4, 3, 10, 2, 5)  # of items 1, 2, 3, ... in turn
+TRAITS = {"sex": 2, "age": 6, "education": 3, "settlement": 2}
+TITLE = "A synthetic survey of many countries"
+GIB = 2**30
+
+
+def write_survey(folder: Path, people: int, items: int) -> None:
+    """``answers.csv`` and ``codebook.yaml``, the same for the same number of people."""
+    rng = np.random.default_rng(people)
+    columns = {
+        "id": np.arange(1, people + 1),
+        "weight": np.round(rng.lognormal(0, 0.5, people) + 0.01, 6),
+        "country": np.arange(people) % COUNTRIES + 1,
+        **{trait: rng.integers(1, levels + 1, people) for trait, levels in TRAITS.items()},
+    }
+    for number in range(items):
+        options = OPTIONS[number % len(OPTIONS)]
+        answers = rng.binomial(options - 1, rng.uniform(0.2, 0.8, COUNTRIES)[columns["country"] - 1]) + 1
+        lost = rng.random(people)
+        columns[f"Q{number + 1}"] = np.where(lost < 0.04, -1, np.where(lost < 0.06, -2, answers))
+    pl.DataFrame(columns).write_csv(folder / "answers.csv")
+    scales = {f"s{n}": [{code: f"answer {code}"} for code in range(1, n + 1)] for n in sorted(set(OPTIONS))}
+    levels = {"country": COUNTRIES, **TRAITS}
+    book = {
+        "name": "synthetic",
+        "title": TITLE,
+        "person": "id",
+        "weight": "weight",
+        "missing": [-1, -2],
+        "scales": scales,
+        "items": {
+            f"Q{n + 1}": {"text": f"Question {n + 1}?", "scale": f"s{OPTIONS[n % len(OPTIONS)]}"} for n in range(items)
+        },
+        "traits": {name: {"levels": [str(level) for level in range(1, n + 1)]} for name, n in levels.items()},
+    }
+    (folder / "codebook.yaml").write_text(yaml.safe_dump(book, sort_keys=False))
+
+
+def crossings() -> list[tuple[str, ...]]:
+    return [("country",), *(("country", trait) for trait in TRAITS)]
+
+
+def by_valuealign(folder: Path, items: int) -> dict[str, np.ndarray]:
+    from valuealign.config import GroupsConfig, SurveyConfig
+    from valuealign.population import find_groups, tabulate
+    from valuealign.surveys import read_survey
+
+    started = time.perf_counter()
+    config = SurveyConfig(reader="generic", file=folder / "answers.csv", codebook=folder / "codebook.yaml")
+    survey = read_survey(config, 0)
+    weights_P = survey.people["weight"].to_numpy()
+    groups = find_groups(survey, weights_P, GroupsConfig(crossed=tuple(crossings()), min_n_eff=0.5))
+    table = tabulate(survey, weights_P, groups)
+    seconds = time.perf_counter() - started
+    order = sorted(range(1, len(groups)), key=lambda g: groups[g].name)
+    found = {"shares": table.shares_GIK[order], "n": table.n_GI[order], "n_eff": table.n_eff_GI[order]}
+    return {"seconds": np.array(seconds), "names": np.array([groups[g].name for g in order]), **found}
+
+
+def by_pandas(folder: Path, items: int) -> dict[str, np.ndarray]:
+    """The same numbers as one would write them: small integers, categories, a groupby for each item and crossing."""
+    import pandas as pd
+
+    started = time.perf_counter()
+    small = dict.fromkeys(("country", *TRAITS, *(f"Q{n + 1}" for n in range(items))), "int8")
+    table = pd.read_csv(folder / "answers.csv", dtype=small)
+    people = table[["country", *TRAITS]].astype("category")
+    mass = table["weight"] / table["weight"].mean()
+    people = people.assign(mass=mass, square=mass**2, n=1)
+    found: dict[tuple[str, ...], list[Any]] = {crossing: [] for crossing in crossings()}
+    for number in range(items):
+        answer = table[f"Q{number + 1}"]
+        given = people[answer > 0].assign(answer=answer)
+        for crossing, frames in found.items():
+            cells = given.groupby([*crossing, "answer"], observed=True)[["mass", "square", "n"]].sum()
+            by_group = cells.groupby(level=list(crossing), observed=True)
+            whole = by_group.sum()
+            shares = cells["mass"] / by_group["mass"].transform("sum")
+            frames.append((shares, whole["n"], whole["mass"] ** 2 / whole["square"]))
+    seconds = time.perf_counter() - started
+    return {"seconds": np.array(seconds), **_aligned(found, items)}
+
+
+def _aligned(found: dict[tuple[str, ...], list[Any]], items: int) -> dict[str, np.ndarray]:
+    """The frames as arrays, groups in the order of their names; outside the time."""
+    places: dict[str, dict[int, Any]] = {}
+    for crossing, frames in found.items():
+        for i, (long, n, n_eff) in enumerate(frames):
+            options = OPTIONS[i % len(OPTIONS)]
+            shares = long.unstack(fill_value=0.0).reindex(columns=range(1, options + 1), fill_value=0.0)
+            for key, *numbers in zip(n.index, shares.loc[n.index].values, n.values, n_eff.values, strict=True):
+                levels = key if isinstance(key, tuple) else (key,)
+                name = " & ".join(f"{t}={level}" for t, level in sorted(zip(crossing, levels, strict=True)))
+                places.setdefault(name, {})[i] = numbers
+    order = sorted(places)
+    shares_GIK = np.full((len(order), items, max(OPTIONS)), np.nan)
+    n_GI, n_eff_GI = np.zeros((len(order), items), dtype=np.int64), np.zeros((len(order), items))
+    for g, name in enumerate(order):
+        for i, (shares, n, n_eff) in places[name].items():
+            shares_GIK[g, i, : len(shares)], n_GI[g, i], n_eff_GI[g, i] = shares, n, n_eff
+    return {"names": np.array(order), "shares": shares_GIK, "n": n_GI, "n_eff": n_eff_GI}
+
+
+SIDES = {"valuealign": by_valuealign, "pandas": by_pandas}
+
+
+def run(side: str, folder: Path, items: int, runs: int) -> tuple[float, float]:
+    """Seconds of the fastest of ``runs`` processes and the highest peak in GiB; its numbers stay in ``folder``."""
+    outcomes = []
+    for _ in range(runs):
+        command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--items", str(items)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{side} failed:\n{done.stderr}")
+        seconds, peak = map(float, done.stdout.split()[-2:])
+        outcomes.append((seconds, peak))
+    return min(seconds for seconds, _ in outcomes), max(peak for _, peak in outcomes)
+
+
+def same(folder: Path) -> int:
+    """How many groups both sides found; ends the benchmark where any number differs."""
+    ours, theirs = (np.load(folder / f"{side}.npz") for side in SIDES)
+    for name in ("names", "n"):
+        if not np.array_equal(ours[name], theirs[name]):
+            raise SystemExit(f"the two sides differ in {name}")
+    for name in ("shares", "n_eff"):
+        if not np.allclose(ours[name], theirs[name], rtol=1e-9, atol=1e-12, equal_nan=True):
+            raise SystemExit(f"the two sides differ in {name}")
+    return len(ours["names"])
+
+
+def hardware() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    name = names[0].partition(":")[2].strip() if names else platform.processor()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    return f"{len(os.sched_getaffinity(0))} cores of {name or platform.machine()}, {memory:.0f} GiB"
+
+
+def compare(people: int, items: int, runs: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as name:
+        folder, quarter = Path(name) / "full", Path(name) / "quarter"
+        for place, count in ((folder, people), (quarter, people // 4)):
+            place.mkdir()
+            write_survey(place, count, items)
+        print(f"{people:,} people x {items} items, {(folder / 'answers.csv').stat().st_size / 1e6:.0f} MB of CSV")
+        seconds, peak = run("valuealign", folder, items, runs)
+        less, _ = run("valuealign", quarter, items, runs)
+        print(f"valuealign: {seconds:.2f} s, {peak:.2f} GiB; a quarter of the people: {less:.2f} s", flush=True)
+        theirs, their_peak = run("pandas", folder, items, runs)
+        groups = same(folder)
+        print(f"pandas: {theirs:.2f} s, {their_peak:.2f} GiB; the same shares, n and n_eff for {groups} groups")
+    return {
+        "seconds": round(seconds, 3),
+        "peak_gib": round(peak, 3),
+        "seconds_per_million_answers": round(seconds / (people * items / 1e6), 4),
+        "ratio_vs_pandas": round(theirs / seconds, 2),
+        "growth_exponent": round(math.log(seconds / less) / math.log(people / (people // 4)), 3),
+        "pandas_seconds": round(theirs, 3),
+        "pandas_peak_gib": round(their_peak, 3),
+        "people": people,
+        "items": items,
+        "groups": groups,
+        "hardware": hardware(),
+    }
+
+
+@click.command(help=str(__doc__).replace("\n\n    ", "\n\n\b\n    "))
+@click.option("--people", default=97_000, show_default=True, type=click.IntRange(min=4 * COUNTRIES))
+@click.option("--items", default=290, show_default=True, type=click.IntRange(min=1))
+@click.option("--runs", default=2, show_default=True, type=click.IntRange(min=1), help="the fastest counts")
+@click.option("--side", type=click.Choice(list(SIDES)), hidden=True)
+@click.option("--folder", type=click.Path(path_type=Path), hidden=True)
+def main(people: int, items: int, runs: int, side: str | None, folder: Path | None) -> None:
+    if side is None or folder is None:
+        print(json.dumps(compare(people, items, runs)))
+        return
+    found = SIDES[side](folder, items)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    np.savez(folder / f"{side}.npz", **{name: value for name, value in found.items() if name != "seconds"})
+    print(float(found["seconds"]), peak)
+
+
+if __name__ == "__main__":
+    main()
