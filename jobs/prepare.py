@@ -78,8 +78,13 @@ def keep(config: RunConfig) -> Path:
     """The data set's folder, written if these settings and files have not been prepared before."""
     folder = folder_of(config, configuration.home())
     if (folder / "datasheet.json").exists():
-        say(f"data set: {folder} (prepared before)")
+        for name, fact in json.loads((folder / "datasheet.json").read_text(encoding="utf-8"))["facts"].items():
+            say(f"{name}: {fact}")
+        say(f"data set, prepared before: {folder}")
         return folder
+    if config.kto.feedback is None and config.survey.reader != "embedded":
+        say("behaviour prompts: none; stage kto would need kto.feedback")
+        config = config.model_copy(update={"stages": ("distribution",)})
     prepared = prepare(config)
     write(prepared.dataset, folder, say)
     say(f"data set: {folder}")

@@ -14,8 +14,8 @@ from tiny import make_tiny
 
 pytestmark = pytest.mark.ray
 
-RUN_JOBS = ("align", "sweep_kto", "evaluate", "update", "prepare", "service")
-ALL_JOBS = (*RUN_JOBS, "plan", "promote", "review", "demo")
+RUN_JOBS = ("align", "sweep_kto", "evaluate", "update", "prepare", "export", "values", "sample_size", "service")
+ALL_JOBS = (*RUN_JOBS, "draft_codebook", "plan", "promote", "review", "demo")
 
 
 def job(home: Path, name: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -76,6 +76,34 @@ def test_prepare_shows_that_weighting_repairs(home: Path) -> None:
     line = next(x for x in found.stdout.splitlines() if "known truth" in x)
     before, after = (float(word) for word in line.split() if word.startswith("0."))
     assert after < 0.7 * before
+    folder = Path(found.stdout.strip().splitlines()[-1].removeprefix("data set: "))
+    assert (folder / "datasheet.json").exists() and folder.parent == home / "data"
+    again = job(home, "prepare", "survey.people=2000")
+    assert "prepared before" in again.stdout and line in again.stdout.splitlines()
+
+
+def test_a_survey_file_is_drafted_prepared_and_released(home: Path, tmp_path: Path) -> None:
+    rows = [f"{n},{n % 4 + 1},{(n * 7) % 4 + 1},{(n // 3) % 4 + 1},{'fm'[n % 2]}" for n in range(400)]
+    (tmp_path / "town.csv").write_text("\n".join(["id,trust_a,trust_b,trust_c,sex", *rows]) + "\n")
+    drafted = job(home, "draft_codebook", "town.csv", "-o", "town.yaml", cwd=tmp_path)
+    assert drafted.returncode == 0 and "# guessed" in (tmp_path / "town.yaml").read_text(), drafted.stderr
+    refused(job(home, "draft_codebook", "town.csv", "-o", "town.yaml", cwd=tmp_path), "there already", "--force")
+    run = ["name=town", "survey.reader=generic", "survey.file=town.csv", "survey.codebook=town.yaml"]
+    run += ["groups.crossings=0"]
+    closed = job(home, "export", *run, "--out", "release", cwd=tmp_path)
+    refused(closed, "lets nothing be passed on", "tier")
+    assert not (tmp_path / "release").exists()
+    released = job(home, "export", *run, "survey.tier=aggregates", "--out", "release", cwd=tmp_path)
+    assert released.returncode == 0, released.stderr
+    assert (tmp_path / "release" / "targets.parquet").exists()
+    assert not (tmp_path / "release" / "responses.parquet").exists()
+
+
+def test_values_of_the_people_show_the_circle(home: Path) -> None:
+    found = job(home, "values", "survey.people=2000")
+    assert found.returncode == 0, found.stderr
+    assert "universalism" in found.stdout and "circle: angle error" in found.stdout
+    refused(job(home, "values", "survey.people=2000", "--theory", "rokeach"), "no item measures Rokeach", "mend:")
 
 
 def test_a_stage_without_feedback_is_refused(home: Path, shared_data: Path, tmp_path: Path) -> None:

@@ -122,13 +122,14 @@ def test_too_little_to_hold_out_is_an_error(survey: Survey, groups: tuple[Group,
     with pytest.raises(SplitError, match=r"30 people make parts of \d+, \d+ and \d+"):
         divide(few, groups)
     with pytest.raises(SplitError, match="splits.groups"):
-        divide(survey, (EVERYONE,))
+        divide(survey, groups[:3])  # everyone and two more
     two = Survey(type(survey.codebook)("two", "two", survey.codebook.items[:2], survey.codebook.traits), survey.people)
     with pytest.raises(SplitError, match="splits.items"):
         divide(two, groups)
+    one = Survey(type(survey.codebook)("one", "one", survey.codebook.items[:1], survey.codebook.traits), survey.people)
     with pytest.raises(SplitError, match="splits.cells"):
-        divide(survey, (EVERYONE,), SplitsConfig(groups=0))
-    assert divide(survey, (EVERYONE,), SplitsConfig(groups=0, cells=0)).train
+        divide(one, groups[:2], SplitsConfig(items=0, groups=0))
+    assert divide(one, groups[:2], SplitsConfig(items=0, groups=0, cells=0)).train
 
 
 @given(order=st.permutations(range(300)), keep=st.integers(150, 300), seed=st.integers(0, 3))
@@ -228,3 +229,9 @@ def test_splits_come_back_from_parquet(
         read_splits(people.head(700), pairs, panel, groups, config)
     with pytest.raises(SplitError, match="not in the splits and the survey both"):
         read_splits(people, pairs, panel, groups[:3], config)
+
+
+def test_a_survey_without_groups_holds_out_items_alone(survey: Survey) -> None:
+    splits = split(survey, np.ones(survey.people.height), (EVERYONE,), SplitsConfig(), seed=0)
+    assert splits.pairs["items", "report"] and splits.train
+    assert not any(splits.pairs[name, part] for name in ("groups", "cells") for part in ("select", "report"))

@@ -209,10 +209,10 @@ def _items(items: Sequence[Item], unit: Mapping[str, str], share: float, rng: np
 
 
 def _groups(groups: Sequence[Group], share: float, rng: np.random.Generator) -> dict[Group, str]:
-    """Held-out group -> part; groups of several traits first."""
-    if not share:
-        return {}
+    """Held-out group -> part; groups of several traits first. Without any group there is nothing to hold out."""
     named = [group for group in groups if group.traits]
+    if not share or not named:
+        return {}
     if len(named) < 3:
         raise SplitError(
             f"{len(named)} groups besides everyone are too few to hold any out",
@@ -228,10 +228,10 @@ def _groups(groups: Sequence[Group], share: float, rng: np.random.Generator) -> 
 def _cells(
     units: Sequence[str], groups: Sequence[Group], share: float, rng: np.random.Generator
 ) -> dict[tuple[str, Group], str]:
-    """Held-out (unit, group) -> part, with every item and every group left in training."""
-    if not share:
-        return {}
+    """Held-out (unit, group) -> part, with every item and every group left in training; none without groups."""
     named = [group for group in groups if group.traits]
+    if not share or not named:
+        return {}
     wanted = round(len(units) * len(named) * share)
     left_unit = dict.fromkeys(units, len(groups))
     left_group = dict.fromkeys(named, len(units))
