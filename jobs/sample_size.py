@@ -18,9 +18,9 @@ import click
 from _job import run_job, say
 
 from valuealign.config import RunConfig
-from valuealign.dataset import build
+from valuealign.dataset import weighted
 from valuealign.errors import ConfigError
-from valuealign.population import Needed, population_shares, respondents_needed
+from valuealign.population import Needed, population_shares, respondents_needed, tabulate
 from valuealign.types import EVERYONE
 
 MOST_ROWS = 20
@@ -41,6 +41,12 @@ def sample_size(
     """Print what each group needs, the smallest first, and how many to ask in all."""
     if group:
         pilot = Pilot(_by_hand(group), [], 1.0)
+    elif options is not None:
+        raise ConfigError(
+            "a run's items have their own options",
+            where="--options",
+            mend="leave --options out, or give the groups by hand with --group",
+        )
     else:
         pilot = _from_run(config)
     deff = pilot.design_effect if design_effect is None else design_effect
@@ -49,9 +55,11 @@ def sample_size(
 
 
 def _by_hand(given: tuple[str, ...]) -> dict[str, float]:
-    groups = {}
+    groups: dict[str, float] = {}
     for text in given:
         name, _, share = text.rpartition("=")
+        if name in groups:
+            raise ConfigError(f"group '{name}' twice", where=f"--group {text}", mend="give each group once")
         try:
             groups[name] = float(share)
         except ValueError:
@@ -62,14 +70,15 @@ def _by_hand(given: tuple[str, ...]) -> dict[str, float]:
 
 
 def _from_run(config: RunConfig) -> Pilot:
-    """The run's survey as the pilot; nothing is held out of it."""
-    nothing = config.splits.model_copy(update={"items": 0.0, "groups": 0.0, "cells": 0.0})
-    dataset = build(config.model_copy(update={"splits": nothing}))
-    survey, weights, table = dataset.survey, dataset.weights, dataset.table()
-    shares_G = population_shares(survey, weights.weights_P, dataset.groups).tolist()
-    groups = {one.name: share for one, share in zip(dataset.groups, shares_G, strict=True)}
-    items = [table.shares(item.id, EVERYONE).tolist() for item in table.items]
-    say(f"pilot: {survey.codebook.title}, {survey.people['person'].n_unique():,} people, {len(items)} items")
+    """The run's survey as the pilot: read, screened and weighted; nothing is held out, so it may be small."""
+    survey, weights, found = weighted(config)
+    shares_G = population_shares(survey, weights.weights_P, found).tolist()
+    table = tabulate(survey, weights.weights_P, (EVERYONE,))
+    groups = {one.name: share for one, share in zip(found, shares_G, strict=True)}
+    asked = [item.id for item, n in zip(table.items, table.n_GI[0], strict=True) if n]
+    items = [table.shares(item, EVERYONE).tolist() for item in asked]
+    people = survey.people["person"].n_unique()
+    say(f"pilot: {survey.codebook.title}, {people:,} people, {len(items)} items with answers")
     return Pilot(groups, items, weights.design_effect)
 
 

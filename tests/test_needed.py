@@ -15,8 +15,9 @@ from scipy.stats import beta, binom
 
 from valuealign.errors import ConfigError
 from valuealign.metrics.distances import jsd_bits, total_variation
-from valuealign.population import respondents_needed
+from valuealign.population import ShareTable, respondents_needed
 from valuealign.population.needed import half_width, jsd_floor, tv_floor
+from valuealign.types import EVERYONE, Item, Option
 
 SHAPES = ([0.25, 0.25, 0.25, 0.25], [0.6, 0.25, 0.1, 0.05], [0.9, 0.1], [1 / 7] * 7)
 
@@ -45,6 +46,14 @@ def test_half_width_is_that_of_the_printed_interval() -> None:
     assert n == pytest.approx(1.96**2 * 0.25 / 0.03**2, rel=0.01)
     low, high = beta(0.5 * n + 0.5, 0.5 * n + 0.5).ppf([0.025, 0.975])
     assert (high - low) / 2 <= 0.03 < half_width(0.5, n - 1)
+    for options in (3, 10):
+        shares_K = np.array([0.5, *[0.5 / (options - 1)] * (options - 1)])
+        items = (Item("q", "Q?", tuple(Option(k, f"o{k}") for k in range(options))),)
+        table = ShareTable(items, (EVERYONE,), shares_K[None, None], np.array([[n]]), np.array([[float(n)]]))
+        printed = table.target("q", EVERYONE)
+        widths = np.subtract(printed.high, printed.low) / 2
+        assert half_width(shares_K, n) == pytest.approx(widths) and widths.max() <= 0.03
+        assert respondents_needed({"a": 1.0}, pilot=[shares_K.tolist()], half_width=0.03).n_eff == n
     pilot = [[0.9, 0.1], [0.05, 0.95]]
     fewer = respondents_needed({"a": 1.0}, pilot=pilot, half_width=0.03).n_eff
     assert fewer == pytest.approx(1.96**2 * 0.09 / 0.03**2, rel=0.02), "the most demanding item"
@@ -83,6 +92,8 @@ def test_worst_cases_stand_in_for_a_pilot() -> None:
         ({"half_width": 0.1, "groups": {}}, "no groups"),
         ({"half_width": 0.1, "groups": {"a": 17}}, "group 'a': a share of 17"),
         ({"half_width": 0.1, "groups": {"a": math.nan}}, "group 'a'"),
+        ({"half_width": 0.03, "groups": {"b": 0.5, "a": 1e-4}}, "group 'a': a share of 0.0001: more than 10,000,000"),
+        ({"half_width": 0.03, "groups": {"a": 1e-300}}, "leave the group out"),
         ({"half_width": 0.1, "design_effect": 0.5}, "design effect of 0.5"),
         ({"half_width": 0.1, "assurance": 1.0}, "assurance"),
         ({"half_width": 0.1, "pilot": [[0.5, 0.6]]}, "pilot item 1"),
@@ -109,10 +120,16 @@ def test_the_job_by_hand_and_refused(home: Path) -> None:
     assert f"total: {needed.total:,}" in found.stdout and f"{needed.respondents:,} respondents" in found.stdout
     refused = job(home, "--group", "maori", "--half-width", "0.03")
     assert refused.returncode == 2 and "'maori' is no share" in refused.stderr and "Traceback" not in refused.stderr
+    twice = job(home, "--group", "maori=0.17", "--group", "maori=0.2", "--half-width", "0.03")
+    assert twice.returncode == 2 and "group 'maori' twice" in twice.stderr
+    both = job(home, "--options", "5", "--floor-jsd", "0.002")
+    assert both.returncode == 2 and "--options: a run's items have their own options" in both.stderr
     assert not list(home.iterdir()), "nothing is written"
 
 
 def test_the_job_from_a_run(home: Path) -> None:
-    found = job(home, "--floor-jsd", "0.002", "survey.people=1500", "groups.crossings=1")
+    """Nothing of the pilot is held out: parts too small for anything else do not matter."""
+    tiny = ("splits.train=0.98", "splits.select=0.01", "survey.people=100", "groups.min_n_eff=5")
+    found = job(home, "--floor-jsd", "0.002", "groups.crossings=1", *tiny)
     assert found.returncode == 0, found.stderr
     assert "pilot:" in found.stdout and "total:" in found.stdout and "everyone" in found.stdout

@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import beta, binom
 
 from valuealign.config import GroupsConfig
 from valuealign.errors import ConfigError, SurveyError
 from valuealign.population import (
-    bootstrap_tables,
+    ShareTable,
     find_groups,
-    halves,
     membership,
     outcome_shares,
     population_shares,
     tabulate,
     truth_error,
 )
+from valuealign.population.table import MANY, intervals
 from valuealign.surveys.codebook import Codebook, Trait
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Group, Item, Option
@@ -237,36 +238,37 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.92 < np.mean(inside) < 0.98
 
 
-def test_bootstrap_draws_whole_persons_of_the_mask_only() -> None:
-    survey = town(persons=200)
-    w = np.ones(600)
-    mask = (survey.people["person"].str.slice(1).cast(pl.Int32) < 100).to_numpy()
-    tables = list(bootstrap_tables(survey, w, (EVERYONE,), people_P=mask, resamples=200, seed=1))
-    again = list(bootstrap_tables(survey, w, (EVERYONE,), people_P=mask, resamples=200, seed=1))
-    assert all(
-        np.array_equal(one.shares_GIK, two.shares_GIK, equal_nan=True) for one, two in zip(tables, again, strict=True)
-    )
-    whole = tabulate(survey, w, (EVERYONE,), multiplicity_P=mask)
-    draws = np.array([table.shares("q0", EVERYONE)[0] for table in tables])
-    # The three rows of a person were drawn apart from each other, so that here rows are the sample.
-    p, n = whole.shares("q0", EVERYONE)[0], survey.people.filter(pl.Series(mask))["q0"].count()
-    assert whole.n_GI[0, 0] == survey.people.filter(pl.Series(mask) & pl.col("q0").is_not_null())["person"].n_unique()
-    assert draws.mean() == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / n / 200) + 0.003)
-    assert draws.std() == pytest.approx(np.sqrt(p * (1 - p) / n), rel=0.35)
-    alone = Survey(survey.codebook, survey.people.filter(pl.Series(mask)))
-    inner = list(bootstrap_tables(alone, np.ones(mask.sum()), (EVERYONE,), resamples=5, seed=1))
-    assert all(table.n_GI[0, 0] <= 600 for table in inner)
+@pytest.mark.parametrize("options", [2, 4, 10])
+@pytest.mark.parametrize("n", [30, 60, 200])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+def test_an_interval_covers_whatever_the_number_of_options(options: int, n: int, share: float) -> None:
+    """Every count that n people can give, weighed by its probability: no simulation."""
+    count = np.arange(n + 1)
+    shares_GIK = np.full((n + 1, 1, options), np.nan)
+    shares_GIK[:, 0, 0] = count / n
+    shares_GIK[:, 0, 1:] = (1 - count[:, None] / n) / (options - 1)
+    item = Item("q", "Q?", tuple(Option(k, f"o{k}") for k in range(options)))
+    n_GI = np.full((n + 1, 1), n)
+    table = ShareTable((item,), tuple(Group((("town", str(x)),)) for x in count), shares_GIK, n_GI, n_GI.astype(float))
+    low, high = intervals(*table.posterior(), shares_GIK)
+    covered = binom.pmf(count, n, share)[(low[:, 0, 0] <= share) & (share <= high[:, 0, 0])].sum()
+    assert 0.93 < covered < 0.98
 
 
-def test_halves_part_the_persons() -> None:
-    survey = town(persons=200)
-    w = np.ones(600)
-    mask = np.arange(600) % 200 < 150
-    one, two = halves(survey, w, (EVERYONE,), people_P=mask, seed=0)
-    whole = tabulate(survey, w, (EVERYONE,), multiplicity_P=mask)
-    assert np.array_equal(one.n_GI + two.n_GI, whole.n_GI)
-    # A half is 75 persons; next to all of them answer q0 in one of their three rows.
-    assert int(one.n_GI[0, 0]) <= 75 and abs(int(one.n_GI[0, 0]) - int(two.n_GI[0, 0])) < 10
+def test_intervals_are_those_of_a_beta() -> None:
+    """By the closed form, by the inverse of the incomplete beta function, and at the change between them."""
+    rng = np.random.default_rng(0)
+    alpha, one = np.exp(rng.uniform(-1, 9, 3000)), np.exp(rng.uniform(-1, 9, 3000))
+    alpha[:500] = rng.uniform(MANY, MANY + 0.1, 500)
+    low, high = intervals(alpha, one, alpha / (alpha + one))
+    limits = np.array([beta(alpha, one).ppf(level) for level in (0.025, 0.975)])
+    error = np.abs(np.array([low, high]) - limits) / (limits[1] - limits[0])
+    mean = alpha / (alpha + one)
+    error[np.array([limits[0] > mean, limits[1] < mean])] = 0  # widened to hold the share
+    many = (alpha >= MANY) & (one >= MANY)
+    assert error[:, many].max() < 0.003 and error[:, ~many].max() < 1e-9 and many.sum() > 1000
+    wide = intervals(np.array([0.5, np.nan]), np.array([60.5, np.nan]), np.array([0.0, np.nan]))
+    assert wide[0][0] == 0 < wide[1][0] < 0.05 and np.isnan(wide[0][1]) and np.isnan(wide[1][1])
 
 
 def test_truth_error_needs_a_truth() -> None:

@@ -10,8 +10,6 @@ from valuealign.population.sensitivity import self_report, targets_with_and_with
 from valuealign.population.table import (
     Repair,
     ShareTable,
-    bootstrap_tables,
-    halves,
     outcome_shares,
     repair,
     tabulate,
@@ -26,9 +24,7 @@ __all__ = [
     "Repair",
     "ShareTable",
     "Shrunk",
-    "bootstrap_tables",
     "find_groups",
-    "halves",
     "membership",
     "noise_floor",
     "outcome_shares",

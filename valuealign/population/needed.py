@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv
 
 from valuealign.errors import ConfigError
-from valuealign.population.table import JEFFREYS
+from valuealign.population.table import JEFFREYS, intervals
 
-MOST = 10**9  # more respondents than any survey: beyond it the goal is refused
+MOST = 10**7  # more people asked than in any survey: beyond it a goal or a group's share is refused
 
 
 class GroupNeed(NamedTuple):
@@ -61,10 +60,9 @@ def respondents_needed(
     ``assurance`` (negative binomial), and each group's is its own. Respondents answer: divide by
     the response rate for those to be invited. ``design_effect`` is Kish's, 1 or more.
 
-    Raises ConfigError for shares, goals or pilot shares that make no sense.
+    Raises ConfigError for shares, goals or pilot shares that make no sense, and where more than
+    ``MOST`` would have to be asked.
     """
-    from scipy.stats import nbinom  # half a second's import
-
     _check(groups, pilot, options, design_effect, assurance)
     goals = {"half_width": half_width, "floor_jsd": floor_jsd, "floor_tv": floor_tv}
     given = {name: goal for name, goal in goals.items() if goal is not None}
@@ -83,7 +81,7 @@ def respondents_needed(
     answers = max({"half_width": _for_width, "floor_jsd": _for_jsd, "floor_tv": _for_tv}[name](s, goal) for s in shapes)
     respondents = math.ceil(round(answers * design_effect, 6))
     needs = tuple(
-        GroupNeed(group, share, respondents, respondents + int(nbinom.ppf(assurance, respondents, share)))
+        GroupNeed(group, share, respondents, _to_ask(group, share, respondents, assurance))
         for group, share in groups.items()
     )
     return Needed(answers, respondents, max(need.total for need in needs), needs)
@@ -106,9 +104,13 @@ def tv_floor(shares_K: np.ndarray, n_eff: float) -> float:
 
 
 def half_width(share: np.ndarray | float, n_eff: float) -> np.ndarray:
-    """Half the length of the 95 % interval of a share under Jeffreys' prior (about 1.96 sqrt(p (1 - p) / n))."""
-    alpha, beta = np.multiply(share, n_eff) + JEFFREYS, np.subtract(1, share) * n_eff + JEFFREYS
-    return np.asarray(betaincinv(alpha, beta, 0.975) - betaincinv(alpha, beta, 0.025)) / 2
+    """Half the length of the printed 95 % interval of a share as counted (about 1.96 sqrt(p (1 - p) / n)).
+
+    It does not hang on the number of options, and a shrunk target's is mostly shorter.
+    """
+    shares = np.asarray(share, dtype=np.float64)
+    low, high = intervals(shares * n_eff + JEFFREYS, (1 - shares) * n_eff + JEFFREYS, shares)
+    return np.asarray(high - low) / 2
 
 
 def _for_width(shares_K: np.ndarray, goal: float) -> int:
@@ -126,6 +128,22 @@ def _for_jsd(shares_K: np.ndarray, goal: float) -> int:
 
 def _for_tv(shares_K: np.ndarray, goal: float) -> int:
     return _bounded((tv_floor(shares_K, 1) / goal) ** 2)
+
+
+def _to_ask(group: str, share: float, respondents: int, assurance: float) -> int:
+    """The random sample in which a group has its respondents with probability ``assurance``."""
+    from scipy.stats import nbinom  # half a second's import
+
+    others = respondents * (1 / share - 1)  # as many on average
+    if others <= MOST:
+        others = float(nbinom.ppf(assurance, respondents, share))
+    if respondents + others > MOST:
+        raise ConfigError(
+            f"a share of {share:g}: more than {MOST:,} people would have to be asked",
+            where=f"group '{group}'",
+            mend="leave the group out, sample it on its own (share 1), or ask for a wider half-width or a higher floor",
+        )
+    return respondents + int(others)
 
 
 def _bounded(answers: float) -> int:

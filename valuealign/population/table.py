@@ -6,7 +6,7 @@ Shape letters: ``G`` groups, ``I`` items, ``K`` options (padded to the most that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -16,12 +16,14 @@ import polars as pl
 from scipy.special import betaincinv
 
 from valuealign.errors import SurveyError
-from valuealign.population.cells import Cells, load, person_codes, slots
+from valuealign.population.cells import Cells, load, slots
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Group, Item, Target
 
-# Added to each option's n_eff-scaled count for the interval: Jeffreys' prior of a share.
+# Added to the n_eff-scaled counts of an option and of all others: Jeffreys' prior of a share.
 JEFFREYS = 0.5
+# The normal quantile of a 95 % interval, and the least count from which ``intervals`` uses a closed form.
+Z95, MANY = 1.959963984540054, 5.0
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,24 @@ class ShareTable:
         place = self.item_index[item_id]
         return np.asarray(self.shares_GIK[self.group_index[group], place, : len(self.items[place].options)])
 
-    def posterior(self) -> np.ndarray:
-        """Dirichlet counts [G, I, K] behind the intervals: n_eff x shares + 1/2 (Jeffreys' prior); NaN as in shares."""
-        return np.asarray(self.shares_GIK * self.n_eff_GI[:, :, None] + JEFFREYS)
+    def posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Beta parameters [G, I, K] of each share: n_eff p + 1/2 and n_eff (1 - p) + 1/2; NaN as in shares.
+
+        Each option is taken against all others under Jeffreys' prior for two outcomes. The shares of
+        one Dirichlet would do no better: with 1/2 for each of K options the others weigh (K - 1)/2,
+        which draws a large share down (95 % intervals of p = .9 hold it 65 times in 100 at n = 30, K =
+        10); with 1/K each, an option that few choose gets too low a limit (p = .02: 70 in 100 at n =
+        60, K = 10).
+        """
+        n_GI1 = self.n_eff_GI[:, :, None]
+        return n_GI1 * self.shares_GIK + JEFFREYS, n_GI1 * (1 - self.shares_GIK) + JEFFREYS
 
     def target(self, item_id: str, group: Group) -> Target:
         """The shares with a 95 % interval of each.
 
-        The interval is that of the Dirichlet posterior (``posterior``), widened to hold the share
-        itself. Raises SurveyError where nobody answered (there is no target then), KeyError for an
-        unknown item or group.
+        The interval is that of the share's ``posterior``, widened to hold the share itself. Raises
+        SurveyError where nobody answered (there is no target then), KeyError for an unknown item or
+        group.
         """
         shares_K = self.shares(item_id, group)
         g, i = self.group_index[group], self.item_index[item_id]
@@ -70,7 +80,8 @@ class ShareTable:
             raise SurveyError(
                 f"nobody of '{group.name}' answered '{item_id}'", mend="raise groups.min_n_eff, or leave the item out"
             )
-        low_K, high_K = intervals(self.posterior()[g, i, : len(shares_K)], shares_K)
+        alpha_K, beta_K = (counts[g, i, : len(shares_K)] for counts in self.posterior())
+        low_K, high_K = intervals(alpha_K, beta_K, shares_K)
         return Target(
             item=item_id,
             group=group,
@@ -89,11 +100,27 @@ class Repair(NamedTuple):
     after: float
 
 
-def intervals(posterior: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % limits [..., K] of shares under a Dirichlet posterior, widened to hold ``shares``; NaN where it is NaN."""
-    rest = np.nansum(posterior, axis=-1, keepdims=True) - posterior
-    low, high = (betaincinv(posterior, rest, level) for level in (0.025, 0.975))
+def intervals(alpha: np.ndarray, beta: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % limits [...] of shares under Beta(alpha, beta), widened to hold ``shares``; NaN where one is NaN.
+
+    Where alpha and beta are both ``MANY`` or more, by a closed form for the quantiles of the F
+    distribution (Carter 1947; Abramowitz & Stegun 26.5.22), within 0.3 % of the interval's length.
+    """
+    many = (alpha >= MANY) & (beta >= MANY)
+    low, high = np.full(shares.shape, np.nan), np.full(shares.shape, np.nan)
+    few = ~many & ~np.isnan(shares)
+    for limit, z, level in ((low, Z95, 0.025), (high, -Z95, 0.975)):
+        limit[many] = _quantile(alpha[many], beta[many], z)
+        limit[few] = betaincinv(alpha[few], beta[few], level)
     return np.minimum(low, shares), np.maximum(high, shares)
+
+
+def _quantile(alpha: np.ndarray, beta: np.ndarray, z: float) -> np.ndarray:
+    """Carter's approximation of the quantile of Beta(alpha, beta) with normal upper tail ``z``."""
+    one, two = 1 / (2 * alpha - 1), 1 / (2 * beta - 1)
+    size, shift = 2 / (one + two), (z**2 - 3) / 6
+    w = z * np.sqrt(size + shift) / size - (two - one) * (shift + 5 / 6 - 2 / (3 * size))
+    return np.asarray(alpha / (alpha + beta * np.exp(2 * w)))
 
 
 def tabulate(
@@ -126,47 +153,6 @@ def outcome_shares(survey: Survey, weights_P: np.ndarray, groups: Sequence[Group
         total_G1 = mass_GX.sum(axis=1, keepdims=True)
         np.divide(mass_GX[:, :outcomes], total_G1, out=shares_GIO[:, i], where=total_G1 > 0)
     return shares_GIO
-
-
-def bootstrap_tables(
-    survey: Survey,
-    weights_P: np.ndarray,
-    groups: Sequence[Group],
-    *,
-    people_P: np.ndarray | None = None,
-    resamples: int,
-    seed: int,
-) -> Iterator[ShareTable]:
-    """Tables of person-level resamples (with replacement) of the people in the mask ``people_P``.
-
-    A person with several rows is drawn with all of them. Deterministic from ``seed``.
-    """
-    rng = np.random.default_rng([seed, 0x626F6F74])
-    cells = Cells(survey, groups)
-    person_P, persons = person_codes(survey)
-    drawable = np.unique(person_P if people_P is None else person_P[people_P])
-    for _ in range(resamples):
-        counts = np.zeros(persons, dtype=np.int64)
-        counts[drawable] = rng.multinomial(len(drawable), np.full(len(drawable), 1 / len(drawable)))
-        multiplicity_P = counts[person_P] if people_P is None else counts[person_P] * people_P
-        yield _table(survey, cells, weights_P, multiplicity_P)
-
-
-def halves(
-    survey: Survey, weights_P: np.ndarray, groups: Sequence[Group], *, people_P: np.ndarray | None = None, seed: int
-) -> tuple[ShareTable, ShareTable]:
-    """Tables of two random halves of the people in the mask ``people_P``, disjoint by person."""
-    rng = np.random.default_rng([seed, 0x68616C66])
-    cells = Cells(survey, groups)
-    person_P, persons = person_codes(survey)
-    drawable = np.unique(person_P if people_P is None else person_P[people_P])
-    first = np.zeros(persons, dtype=bool)
-    first[rng.permutation(drawable)[: len(drawable) // 2]] = True
-    inside_P = np.ones(len(person_P), dtype=bool) if people_P is None else people_P.astype(bool)
-    return (
-        _table(survey, cells, weights_P, first[person_P] & inside_P),
-        _table(survey, cells, weights_P, ~first[person_P] & inside_P),
-    )
 
 
 def truth_error(survey: Survey, weights_P: np.ndarray) -> float:

@@ -3,16 +3,19 @@
 Shrinking trades a little bias for much noise, which is right for what a model is trained on and
 wrong for what it is judged by: evaluation reads the raw ``ShareTable`` only.
 
-Shape letters: ``G`` groups, ``I`` items, ``K`` options (padded to the most that an item has).
+kappa, the number of respondents that everyone's shares are worth, is not known but estimated, and
+so are everyone's shares: the intervals of shrunk targets hold both uncertainties.
+
+Shape letters: ``R`` values of kappa, ``G`` groups, ``I`` items, ``K`` options (padded to the most that an item has).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 
 from valuealign.errors import SurveyError
@@ -20,84 +23,154 @@ from valuealign.population.floor import Floor
 from valuealign.population.table import JEFFREYS, ShareTable, intervals
 from valuealign.types import EVERYONE
 
-# kappa is looked for between these: one respondent's worth of prior, and groups that do not differ at all.
-KAPPA_BOUNDS = (1.0, 1e6)
+# kappa is weighed at this many values, first over its whole range and then where it may lie.
+GRID = 25
 
 
 @dataclass(frozen=True)
 class Shrunk(ShareTable):
     """A ShareTable whose shares are drawn towards everyone's; ``n_GI`` and ``n_eff_GI`` stay as counted.
 
-    ``pull_GI`` = kappa / (n_eff + kappa) is the weight of everyone's shares in a target: 0 for
-    everyone itself, NaN where nobody answered. ``kappa_I`` is what everyone's shares are worth, in
-    respondents (NaN where no group answered). ``raw`` is the table that was shrunk.
+    ``pull_GI`` is the weight of everyone's shares in a target: 0 for everyone itself, NaN where
+    nobody answered. ``kappa_I`` is what everyone's shares are worth, in respondents (NaN where no
+    group answered); ``worth_GIK`` how many answers stand behind each target's interval. ``raw`` is
+    the table that was shrunk.
     """
 
     raw: ShareTable
     kappa_I: np.ndarray
     pull_GI: np.ndarray
+    worth_GIK: np.ndarray
 
-    @property
-    def median_pull(self) -> float:
-        """Median pull over all answered targets but everyone's; NaN where there is none."""
-        others_GI = np.delete(self.pull_GI, self.group_index[EVERYONE], axis=0)
-        known = others_GI[~np.isnan(others_GI)]
-        return float(np.median(known)) if len(known) else float("nan")
+    def posterior(self) -> tuple[np.ndarray, np.ndarray]:
+        """Beta parameters [G, I, K] of each target: its mean and its variance are those that ``shrink`` states.
 
-    def posterior(self) -> np.ndarray:
-        """Dirichlet counts [G, I, K]: n_eff x raw shares + kappa x everyone's shares; everyone's own under Jeffreys.
-
-        Everyone's shares enter with Jeffreys' prior, so that an option that nobody chose stays possible.
+        Everyone's shares enter with Jeffreys' prior, so that an option that nobody chose stays
+        possible. Everyone's own are the raw table's.
         """
-        whole, raw = self.group_index[EVERYONE], self.raw.posterior()
-        prior_IK = raw[whole] / np.nansum(raw[whole], axis=-1, keepdims=True)
-        counts = raw - JEFFREYS + self.kappa_I[:, None] * prior_IK
-        counts[whole] = raw[whole]
-        return np.asarray(counts)
+        centre_GIK = _drawn(self.raw.shares_GIK, _smooth(self.raw), self.pull_GI)
+        counts = self.worth_GIK * centre_GIK, self.worth_GIK * (1 - centre_GIK)
+        whole_G11 = (np.arange(len(self.groups)) == self.group_index[EVERYONE])[:, None, None]
+        alpha, beta = (np.where(whole_G11, *both) for both in zip(self.raw.posterior(), counts, strict=True))
+        return alpha, beta
 
 
 def shrink(table: ShareTable) -> Shrunk:
     """Draw each group's shares towards everyone's, item by item, as far as the data say.
 
     The shares of an item's groups are taken as draws from Dirichlet(kappa p0) with p0 everyone's
-    shares; kappa maximises the marginal likelihood of the n_eff-scaled counts (Dirichlet-
-    multinomial, Mosimann 1962) within ``KAPPA_BOUNDS``; target = (n_eff p + kappa p0) / (n_eff +
-    kappa). Everyone is left as it is. kappa is estimated from all other groups with an answer;
-    groups that share people (a trait and its crossings) count each, which makes it a composite
-    likelihood: a good estimate whose own uncertainty is not stated.
+    shares: the marginal likelihood of the n_eff-scaled counts is Dirichlet-multinomial (Mosimann
+    1962). kappa is weighed by it, on a grid that is even in the pull kappa / (n + kappa) of a group
+    of middling n (the uniform-shrinkage prior, Daniels 1999). target = (1 - b) p + b p0, with b the
+    weighted mean of kappa / (n_eff + kappa). Everyone is left as it is.
+
+    Behind the intervals stands a Beta for each share with the target's mean m and, by the law of
+    total variance, the variance m (1 - m) E[1 / (n_eff + kappa + 1)], given kappa, + (p - p0)^2
+    Var[b], kappa's own, + m (1 - m) E[1 - (1 - b)^2] / (n0 + 1), everyone's n0 effective answers,
+    among which the group's own are. So no target is worth more answers than everyone's shares,
+    unless the group by itself is. Where groups do not differ at all, the intervals are wider than
+    they need be: that they differ a little cannot be ruled out.
+
+    kappa is estimated from all other groups with an answer. Groups that share people (a trait and
+    its crossings) count each; the likelihood is then flattened to what as many persons would say.
 
     Raises SurveyError where the table lacks everyone.
     """
     if EVERYONE not in table.group_index:
         raise SurveyError("no group 'everyone' to shrink towards", mend="tabulate EVERYONE as well")
     whole = table.group_index[EVERYONE]
+    about = _estimate(table)
+    shares_GIK, smooth_IK = _drawn(table.shares_GIK, table.shares_GIK[whole], about.pull_GI), _smooth(table)
+    centre_GIK = _drawn(table.shares_GIK, smooth_IK, about.pull_GI)
+    # Only a share of everyone's own may be 0 or 1 here, and its worth is not used.
+    spread_GIK = (table.shares_GIK - smooth_IK) ** 2 / np.maximum(centre_GIK * (1 - centre_GIK), 1e-12)
+    # Never less than one answer: about a group of one, far from everyone, the sum says nearly nothing.
+    worth_GIK = np.maximum(1 / (about.within_GI[:, :, None] + about.spread_GI[:, :, None] * spread_GIK) - 1, 1.0)
+    return Shrunk(
+        table.items,
+        table.groups,
+        shares_GIK,
+        table.n_GI,
+        table.n_eff_GI,
+        table,
+        about.kappa_I,
+        about.pull_GI,
+        worth_GIK,
+    )
+
+
+class _Estimate(NamedTuple):
+    """kappa, the mean and the variance of the pull over what kappa may be, and the mean variance given kappa.
+
+    The last in units of m (1 - m); all NaN where nobody answered, the last two for everyone too.
+    """
+
+    kappa_I: np.ndarray
+    pull_GI: np.ndarray
+    spread_GI: np.ndarray
+    within_GI: np.ndarray
+
+
+def _estimate(table: ShareTable) -> _Estimate:
+    whole = table.group_index[EVERYONE]
     kappa_I = np.full(len(table.items), np.nan)
+    pull_GI = np.where(table.n_eff_GI > 0, 0.0, np.nan)
+    spread_GI, within_GI = np.full(pull_GI.shape, np.nan), np.full(pull_GI.shape, np.nan)
     for i, item in enumerate(table.items):
-        counts_GK = (table.shares_GIK[:, i] * table.n_eff_GI[:, i, None])[:, : len(item.options)]
-        other_G = (table.n_eff_GI[:, i] > 0) & (np.arange(len(table.groups)) != whole)
+        other_G = table.n_eff_GI[:, i] > 0
+        other_G[whole] = False
         if other_G.any():
-            kappa_I[i] = _kappa(counts_GK[other_G], table.shares_GIK[whole, i, : len(item.options)])
-    pull_GI = np.where(table.n_eff_GI > 0, kappa_I / (table.n_eff_GI + kappa_I), np.nan)
-    pull_GI[whole] = np.where(table.n_eff_GI[whole] > 0, 0.0, np.nan)
-    pull_GI1 = pull_GI[:, :, None]
-    shares_GIK = (1 - pull_GI1) * table.shares_GIK + pull_GI1 * table.shares_GIK[whole]
-    return Shrunk(table.items, table.groups, shares_GIK, table.n_GI, table.n_eff_GI, table, kappa_I, pull_GI)
+            shares_GK, n_G = table.shares_GIK[:, i, : len(item.options)], table.n_eff_GI[other_G, i]
+            power = min(1.0, table.n_GI[whole, i] / table.n_GI[other_G, i].sum())
+            kappa_R, weight_R = _kappas(n_G, shares_GK[other_G], shares_GK[whole], power)
+            pull_RG = kappa_R[:, None] / (n_G + kappa_R[:, None])
+            within_RG = 1 / (n_G + kappa_R[:, None] + 1) + (1 - (1 - pull_RG) ** 2) / (table.n_eff_GI[whole, i] + 1)
+            pull_G, within_GI[other_G, i] = weight_R @ pull_RG, weight_R @ within_RG
+            pull_GI[other_G, i], spread_GI[other_G, i] = pull_G, weight_R @ (pull_RG - pull_G) ** 2
+            middle = _middling(n_G)
+            kappa_I[i] = middle / (weight_R @ (middle / (middle + kappa_R))) - middle
+    return _Estimate(kappa_I, pull_GI, spread_GI, within_GI)
 
 
-def _kappa(counts_GK: np.ndarray, prior_K: np.ndarray) -> float:
-    """The kappa of greatest marginal likelihood; options that nobody chose say nothing of it."""
-    chosen = prior_K > 0
-    counts_GK, prior_K = counts_GK[:, chosen], prior_K[chosen]
-    n_G = counts_GK.sum(axis=1)
+def _drawn(shares_GIK: np.ndarray, whole_IK: np.ndarray, pull_GI: np.ndarray) -> np.ndarray:
+    """The mean of a group's and everyone's shares, weighted by the pull."""
+    return np.asarray((1 - pull_GI[:, :, None]) * shares_GIK + pull_GI[:, :, None] * whole_IK)
 
-    def surprise(log_kappa: float) -> float:
-        kappa = np.exp(log_kappa)
-        by_group = len(n_G) * gammaln(kappa) - gammaln(n_G + kappa).sum()
-        by_option = gammaln(counts_GK + kappa * prior_K).sum() - len(n_G) * gammaln(kappa * prior_K).sum()
-        return -float(by_group + by_option)
 
-    found = minimize_scalar(surprise, bounds=np.log(KAPPA_BOUNDS), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+def _smooth(table: ShareTable) -> np.ndarray:
+    """Everyone's shares [I, K] under Jeffreys' prior: the means of their posterior."""
+    whole = table.group_index[EVERYONE]
+    n_I1 = table.n_eff_GI[whole, :, None]
+    return np.asarray((n_I1 * table.shares_GIK[whole] + JEFFREYS) / (n_I1 + 2 * JEFFREYS))
+
+
+def _middling(n_G: np.ndarray) -> float:
+    """The geometric mean."""
+    return float(np.exp(np.log(n_G).mean()))
+
+
+def _kappas(n_G: np.ndarray, shares_GK: np.ndarray, whole_K: np.ndarray, power: float) -> tuple[np.ndarray, np.ndarray]:
+    """Values of kappa [R] and what each weighs; options that nobody chose say nothing of it."""
+    chosen, middle = whole_K > 0, _middling(n_G)
+    counts_GK, whole_K = n_G[:, None] * shares_GK[:, chosen], whole_K[chosen]
+    low, high = 0.0, 1.0
+    for _ in range(2):
+        step = (high - low) / GRID
+        pull_R = low + step * (np.arange(GRID) + 0.5)
+        kappa_R = middle * pull_R / (1 - pull_R)
+        log_R = power * np.array([_likelihood(counts_GK, whole_K, kappa) for kappa in kappa_R])
+        weight_R = np.exp(log_R - log_R.max())
+        likely = pull_R[weight_R > 1e-3]
+        low, high = max(0.0, likely[0] - 1.5 * step), min(1.0, likely[-1] + 1.5 * step)
+    return kappa_R, weight_R / weight_R.sum()
+
+
+def _likelihood(counts_GK: np.ndarray, whole_K: np.ndarray, kappa: float) -> float:
+    """Log likelihood of kappa, Dirichlet-multinomial, less what does not hang on it."""
+    groups = len(counts_GK)
+    by_group = groups * gammaln(kappa) - gammaln(counts_GK.sum(axis=1) + kappa).sum()
+    by_option = gammaln(counts_GK + kappa * whole_K).sum() - groups * gammaln(kappa * whole_K).sum()
+    return float(by_group + by_option)
 
 
 def target_frame(table: ShareTable, shrunk: Shrunk | None = None, floor: Floor | None = None) -> pl.DataFrame:
@@ -109,7 +182,7 @@ def target_frame(table: ShareTable, shrunk: Shrunk | None = None, floor: Floor |
     was empty). Pairs that nobody answered have no rows.
     """
     final: ShareTable = shrunk or table
-    low_GIK, high_GIK = intervals(final.posterior(), final.shares_GIK)
+    low_GIK, high_GIK = intervals(*final.posterior(), final.shares_GIK)
     blank_GI = np.full(table.n_GI.shape, np.nan)
     pull_GI = shrunk.pull_GI if shrunk else np.where(table.n_GI > 0, 0.0, np.nan)
     halves_GI, floor_GI = (floor.split_half_GI, floor.floor_GI) if floor else (blank_GI, blank_GI)
