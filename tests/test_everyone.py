@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -287,3 +288,25 @@ def test_joint_and_total_response_margins_are_read(tmp_path: Path) -> None:
     assert margins.shares == {"age & sex": {"old & f": 0.4, "young & m": 0.6}, "origin": {"A & B": 0.9, "C": 0.3}}
     with pytest.raises(WeightingError, match="shares of 'origin' sum to 1.200000"):
         Margins.read(file)
+
+
+def test_a_choice_that_cannot_be_made_is_refused() -> None:
+    people = pl.DataFrame({"person": ["a", "b"], "weight": [1.0, 1.0], "land": ["X", "Y"]})
+    for config, words in (
+        (WeightingConfig(everyone="equal"), "names no country"),
+        (WeightingConfig(everyone="adults", populations=Path("sizes.csv")), "names no country"),
+        (WeightingConfig(populations=Path("sizes.csv")), "have no use"),
+        (WeightingConfig(everyone="equal", populations=Path("sizes.csv")), "have no use"),
+    ):
+        with pytest.raises(WeightingError, match=words) as caught:
+            weigh(SimpleNamespace(people=people), None, config, country=None, population_weights=False)
+        assert caught.value.mend
+
+
+def test_a_panel_is_worth_its_persons() -> None:
+    """Three people in two waves each: their rows add up before Kish."""
+    people = pl.DataFrame(
+        {"person": ["a", "b", "c"] * 2, "weight": [1.0, 2.0, 3.0, 3.0, 2.0, 1.0], "wave": list("xxxyyy")}
+    )
+    found = weigh(SimpleNamespace(people=people), None, WeightingConfig(), country=None, population_weights=False)
+    assert found.n_eff == pytest.approx(12**2 / (4**2 * 3)) and found.design_effect == pytest.approx(1.0)

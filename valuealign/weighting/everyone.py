@@ -37,6 +37,14 @@ def everyone(
     the choice open, and where the countries' sizes are not known.
     """
     weight_P = people["weight"].to_numpy().astype(np.float64)
+    if config.populations is not None and config.everyone != "adults":
+        what = "the countries' numbers of adults have no use"
+        mend = "set weighting.everyone=adults, or leave weighting.populations out"
+        raise WeightingError(what, where="weighting.populations", mend=mend)
+    if country is None and config.everyone in ("adults", "equal"):
+        what = f"everyone={config.everyone}, but the survey names no country"
+        mend = "say in the codebook which trait it is ('country: TRAIT'), or leave weighting.everyone out"
+        raise WeightingError(what, where="weighting.everyone", mend=mend)
     if country is None:
         return weight_P, "the people this survey speaks for (it names no country)"
     present = _present(people, country)

@@ -133,5 +133,6 @@ def _refused(one: Fielding, ratio: float | None, detail: str) -> WeightingError:
         where=one.where,
         mend="merge small levels, leave out a trait, or raise weighting.trim"
         if ratio is not None
-        else "merge small levels or leave out a trait whose levels exclude another's",
+        else "merge small levels, leave out a trait whose levels exclude another's, or see whether two margins name "
+        "different shares of the same trait",
     )

@@ -45,6 +45,9 @@ class Margins:
             where = f"{path}, line {line}"
             trait = _spaced(trait)
             level = _spaced(level) if len(traits_of(trait)) > 1 else level
+            if len(set(traits_of(trait))) < len(traits_of(trait)):
+                mend = "name each trait of a joint margin once"
+                raise WeightingError(f"'{trait}' names a trait twice", where=where, mend=mend)
             if (trait, level) in lines:
                 mend = f"keep one of line {lines[trait, level]} and line {line}"
                 raise WeightingError(f"'{trait}' has the level '{level}' twice", where=where, mend=mend)
@@ -59,8 +62,10 @@ class Margins:
         return cls(shares, str(path), lines)
 
     def place(self, trait: str, level: str = "") -> str:
-        """Where a margin stands, for messages."""
-        line = self.lines.get((trait, level))
+        """Where a level of a margin stands, or the margin's first line, for messages."""
+        line = self.lines.get((trait, level)) or min(
+            (n for (name, _), n in self.lines.items() if name == trait), default=0
+        )
         return f"{self.where}, line {line}" if line else self.where
 
 

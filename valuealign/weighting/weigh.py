@@ -73,6 +73,14 @@ def kish(weights_P: np.ndarray) -> Kish:
     return Kish(len(positive), len(positive) / n_eff, n_eff)
 
 
+def worth(people: pl.DataFrame, weights_P: np.ndarray) -> Kish:
+    """``kish`` over persons: the rows (waves) of a person add up, as one person is asked several times, not several."""
+    if people["person"].is_unique().all():
+        return kish(weights_P)
+    summed = people.select("person", weight=pl.Series(weights_P)).group_by("person").agg(pl.col("weight").sum())
+    return kish(summed["weight"].to_numpy())
+
+
 def weigh(
     survey: Weighted,
     margins: Margins | None,
@@ -112,7 +120,7 @@ def weigh(
     free_P = fit(fieldings, config.method)
     ratio = config.trim
     if config.design_effect is not None:
-        ratio, fitted_P = _to_design_effect(fieldings, config, free_P)
+        ratio, fitted_P = _to_design_effect(people, fieldings, config, free_P)
     else:
         fitted_P = free_P if ratio is None else trim(fieldings, config.method, free_P, ratio)
     above = 0 if ratio is None else int((ratios(fieldings, free_P) > ratio).sum())
@@ -122,18 +130,18 @@ def weigh(
 def _weights(
     people: pl.DataFrame, margins: Margins | None, fitted_P: np.ndarray, sentence: str, trimmed: int
 ) -> Weights:
-    worth = kish(fitted_P)
+    found = worth(people, fitted_P)
     gaps = () if margins is None else _gaps(people, margins, fitted_P)
-    return Weights(fitted_P, worth.design_effect, worth.n_eff, gaps, sentence, trimmed)
+    return Weights(fitted_P, found.design_effect, found.n_eff, gaps, sentence, trimmed)
 
 
 def _to_design_effect(
-    fieldings: list[Fielding], config: WeightingConfig, free_P: np.ndarray
+    people: pl.DataFrame, fieldings: list[Fielding], config: WeightingConfig, free_P: np.ndarray
 ) -> tuple[float | None, np.ndarray]:
     """The loosest cap (by bisection on its logarithm) that gives the wanted design effect, and its weights."""
     wanted = config.design_effect
     assert wanted is not None, "called for a design effect only"
-    smallest = kish(free_P).design_effect
+    smallest = worth(people, free_P).design_effect
     if smallest <= wanted:
         return None, free_P
     low, high = 1.0, float(ratios(fieldings, free_P).max())
@@ -145,7 +153,7 @@ def _to_design_effect(
         except WeightingError:  # the margins cannot be met under so low a cap
             low = ratio
             continue
-        reached = kish(fitted_P).design_effect
+        reached = worth(people, fitted_P).design_effect
         smallest = min(smallest, reached)
         if reached <= wanted:
             best, low = (ratio, fitted_P), ratio
@@ -155,7 +163,7 @@ def _to_design_effect(
         raise WeightingError(
             f"a design effect of {wanted:g} is out of reach; the smallest that was reached is {smallest:.3f}",
             where="weighting.design_effect",
-            mend=f"set it to {math.ceil(smallest * 1000) / 1000:.3f} or more, or fit fewer margins",
+            mend=f"{math.ceil(smallest * 1000) / 1000:.3f} is safe; or fit fewer margins",
         )
     return best
 
