@@ -115,6 +115,12 @@ def test_the_folder_follows_settings_and_files(tmp_path: Path) -> None:
     first = folder_of(named, tmp_path)
     data.write_text("b")
     assert folder_of(named, tmp_path) != first
+    (tmp_path / "moved").mkdir()
+    data.rename(tmp_path / "moved" / "s.csv")
+    moved = configuration.load(None, ["survey.reader=generic", f"survey.file={tmp_path / 'moved' / 's.csv'}"])
+    assert folder_of(moved, tmp_path) == folder_of(moved, tmp_path) != first
+    (tmp_path / "moved" / "s.csv").write_text("a")
+    assert folder_of(moved, tmp_path) == first, "where a file lies plays no part"
 
 
 def retiered(folder: Path, tmp_path: Path, tier: str) -> Path:
@@ -129,13 +135,22 @@ def retiered(folder: Path, tmp_path: Path, tier: str) -> Path:
 
 def test_an_open_licence_releases_everything_but_ids(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    tables = release(folder, out, least_n=25)
+    tables = release(folder, out, least_n=60)
     assert {"responses", "targets", "pairs"} <= set(tables)
     people = pl.read_parquet(out / "responses.parquet")
-    assert people.schema["person"].is_integer() and people["person"].n_unique() == 900
-    assert not any(str(one).startswith("p0") for one in people["person"])
+    assert sorted(people["person"]) == list(range(1, 901))
+    whole = pl.read_parquet(folder / "responses.parquet")
+    same = people.drop("person").sort(pl.all()).equals(whole.drop("person").sort(pl.all()))
+    assert same, "nothing but the ids and the order is lost"
+    ranks = np.corrcoef(people["person"].to_numpy(), people["weight"].to_numpy())[0, 1]
+    assert not people.drop("person").equals(whole.drop("person")) and abs(ranks) < 0.2, "the order tells nothing"
     targets, all_targets = (pl.read_parquet(at / "targets.parquet") for at in (out, folder))
-    assert targets["n"].min() >= 25 and targets.height == all_targets.filter(pl.col("n") >= 25).height  # type: ignore[operator]
+    assert targets["n"].min() >= 60 and set(targets["part"]) == {"all", "train", "select", "report"}  # type: ignore[operator]
+    sizes = all_targets.group_by("item", "group").agg(pl.col("n").min(), pl.col("part").n_unique())
+    small = sizes.filter((pl.col("n") < 60) | (pl.col("part") < 4)).select("item", "group")
+    assert small.height and set(targets.join(small, on=["item", "group"], how="semi")["part"]) <= {"all"}
+    released = sorted(path.read_text() for path in out.glob("*.json")) + [(out / "README.md").read_text()]
+    assert not any("/tmp" in text or "/home" in text for text in released)
     with pytest.raises(SurveyError, match="there already"):
         release(folder, out)
     assert "responses" not in release(folder, tmp_path / "out2", responses=False)
@@ -150,6 +165,24 @@ def test_aggregates_release_no_person(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SurveyError, match=r"ours alone.*persons' answers"):
         release(shares_only, tmp_path / "other", responses=True)
     assert not (tmp_path / "other").exists()
+
+
+def test_small_groups_outcomes_are_not_released(tmp_path: Path) -> None:
+    rows = [f"{n},{-1 if n % 5 == 0 else n % 3 + 1},{n % 3 + 1},{'f' if n < 6 else 'm'}" for n in range(120)]
+    (tmp_path / "s.csv").write_text("\n".join(["id,a,b,sex", *rows]) + "\n")
+    (tmp_path / "s.yaml").write_text(
+        "licence: CC0\nperson: id\noutcomes: {refused: [-1]}\nscales: {s: [1: low, 2: mid, 3: top]}\n"
+        "items: {a: {text: One?, scale: s}, b: {text: Two?, scale: s}}\ntraits: {sex: {levels: [f, m]}}\n"
+    )
+    config = ["survey.reader=generic", f"survey.file={tmp_path}/s.csv", f"survey.codebook={tmp_path}/s.yaml"]
+    config += ["groups.min_n_eff=1", "splits.items=0", "splits.groups=0", "splits.cells=0"]
+    sheet = write(build(configuration.load(None, config)), tmp_path / "kept")
+    assert sheet["settings"]["survey"]["file"] == "s.csv", "names of files, not where they lie"
+    kept = pl.read_parquet(tmp_path / "kept" / "outcomes.parquet")
+    assert dict(kept.filter(item="a").select("group", "n").iter_rows()) == {"everyone": 120, "sex=f": 6, "sex=m": 114}
+    assert dict(kept.filter(item="a").select("group", "share").iter_rows())["sex=f"] == pytest.approx(2 / 6)
+    release(tmp_path / "kept", tmp_path / "out")
+    assert set(pl.read_parquet(tmp_path / "out" / "outcomes.parquet")["group"]) == {"everyone", "sex=m"}
 
 
 def test_a_closed_licence_releases_nothing(folder: Path, tmp_path: Path) -> None:

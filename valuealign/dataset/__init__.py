@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from valuealign.dataset.build import Dataset, build, facts
+from valuealign.dataset.build import Dataset, build, facts, weighted
 from valuealign.dataset.folder import folder_of, write
 from valuealign.dataset.release import release
 
-__all__ = ["Dataset", "build", "facts", "folder_of", "release", "write"]
+__all__ = ["Dataset", "build", "facts", "folder_of", "release", "weighted", "write"]

@@ -56,14 +56,24 @@ class Dataset:
 
 def build(config: RunConfig) -> Dataset:
     """Read, screen, weigh, find the groups, and hold out. Raises what these steps raise."""
-    asked = read_survey(config.survey, config.seed)
-    screened = screen(asked, config.screens)
-    weights = _weights(screened.survey, config)
-    groups = find_groups(screened.survey, weights.weights_P, config.groups)
+    asked, screened, weights, groups = _weighted(config)
     splits = split(screened.survey, weights.weights_P, groups, config.splits, seed=config.seed)
     dropped = screened.survey.people.height < asked.people.height
     asked_weights_P = _weights(asked, config).weights_P if dropped else weights.weights_P
     return Dataset(config, asked, asked_weights_P, screened, weights, groups, splits)
+
+
+def weighted(config: RunConfig) -> tuple[Survey, Weights, tuple[Group, ...]]:
+    """As ``build``, without holding anything out: those who count, their weights, and the groups."""
+    _, screened, weights, groups = _weighted(config)
+    return screened.survey, weights, groups
+
+
+def _weighted(config: RunConfig) -> tuple[Survey, Screened, Weights, tuple[Group, ...]]:
+    asked = read_survey(config.survey, config.seed)
+    screened = screen(asked, config.screens)
+    weights = _weights(screened.survey, config)
+    return asked, screened, weights, find_groups(screened.survey, weights.weights_P, config.groups)
 
 
 def _weights(survey: Survey, config: RunConfig) -> Weights:
@@ -81,13 +91,15 @@ def _weights(survey: Survey, config: RunConfig) -> Weights:
 
 def facts(dataset: Dataset) -> dict[str, str]:
     """What one should know of the data, a line each: printed, and kept in every report."""
-    survey, weights = dataset.survey, dataset.weights
-    people, book = survey.people, survey.codebook
-    persons = people["person"].n_unique()
-    rows = "" if persons == people.height else f" in {people.height:,} interviews"
+    survey, weights, asked = dataset.survey, dataset.weights, dataset.asked.people
+    book = survey.codebook
+    persons = asked["person"].n_unique()
+    rows = "" if persons == asked.height else f" in {asked.height:,} interviews"
+    gone = asked.height - survey.people.height
+    dropped = f", {gone:,} of them dropped by screens" if gone else ""
     found = {
         "survey": book.title,
-        "asked": f"{persons:,} people{rows}, {len(book.items)} items",
+        "asked": f"{persons:,} people{rows}{dropped}; {len(book.items)} items",
         "everyone": weights.everyone,
         "weights": _how_weighted(dataset),
         "design effect": f"{weights.design_effect:.3f}, so worth {weights.n_eff:,.0f} people",
@@ -100,8 +112,8 @@ def facts(dataset: Dataset) -> dict[str, str]:
         found["error of the targets against the known truth"] = (
             f"{error.before:.4f} before raking, {error.after:.4f} after (mean total variation)"
         )
-    if book.outcomes:
-        found["answered with no option"] = _outcomes(dataset)
+    if outcomes := _outcomes(dataset):
+        found["answered with no option"] = outcomes
     if book.label_only:
         found["items with a label only (no question wording)"] = ", ".join(book.label_only)
     found |= {f"note {number}": note for number, note in enumerate((*survey.notes, *dataset.screened.notes), start=1)}
@@ -118,15 +130,22 @@ def facts(dataset: Dataset) -> dict[str, str]:
 def _how_weighted(dataset: Dataset) -> str:
     weights = dataset.weights
     trimmed = f"; {weights.trimmed:,} trimmed" if weights.trimmed else ""
-    return ("fitted to known margins" if weights.gaps else "the survey's own; no margins given") + trimmed
+    if weights.gaps:
+        return f"fitted to known margins{trimmed}"
+    given = dataset.config.survey.weight or dataset.survey.codebook.weight
+    return ("the survey's own; no margins given" if given else "none: all count alike; no margins given") + trimmed
 
 
 def _outcomes(dataset: Dataset) -> str:
-    shares_IO = outcome_shares(dataset.survey, dataset.weights.weights_P, (EVERYONE,))[0]
+    """How often each outcome occurs; empty where none does."""
     book = dataset.survey.codebook
+    if not book.outcomes:
+        return ""
+    shares_IO = outcome_shares(dataset.survey, dataset.weights.weights_P, (EVERYONE,))[0]
     parts = []
     for o, name in enumerate(book.outcomes):
-        worst = int(np.nanargmax(shares_IO[:, o]))
-        most = f"{shares_IO[worst, o]:.1%}, {book.items[worst].id}"
-        parts.append(f"{name} {np.nanmean(shares_IO[:, o]):.1%} of those asked (most: {most})")
+        if np.nansum(shares_IO[:, o]):
+            worst = int(np.nanargmax(shares_IO[:, o]))
+            most = f"{shares_IO[worst, o]:.1%}, {book.items[worst].id}"
+            parts.append(f"{name} {np.nanmean(shares_IO[:, o]):.1%} of those asked (most: {most})")
     return "; ".join(parts)

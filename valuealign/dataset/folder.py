@@ -14,6 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ import numpy as np
 import polars as pl
 import yaml
 
+import valuealign
 from valuealign.config import RunConfig
 from valuealign.dataset.build import Dataset, facts
-from valuealign.population import noise_floor, outcome_shares, shrink, target_frame
+from valuealign.population import noise_floor, outcome_shares, shrink, tabulate, target_frame
 from valuealign.population.sensitivity import self_report, targets_with_and_without, with_and_without
 from valuealign.splits import pairs_frame
 from valuealign.surveys.codebook import Codebook
@@ -32,6 +34,9 @@ from valuealign.surveys.codebook import Codebook
 PARTS = ("train", "select", "report")
 # What of the configuration makes the data what they are.
 SECTIONS = ("name", "seed", "survey", "screens", "weighting", "groups", "splits")
+# Rooms whose code makes the data what they are.
+ROOMS = ("weighting", "surveys", "population", "splits", "dataset")
+CODE = (".py", ".yaml")
 HALVINGS = 4
 TABLES = {
     "responses": "a row per interview: fitted and design weight, part, traits, answers, screens",
@@ -45,13 +50,22 @@ TABLES = {
 
 
 def folder_of(config: RunConfig, home: Path) -> Path:
-    """Where the data set of a configuration lives: the same settings and files give the same folder.
+    """Where the data set of a configuration lives: the same settings, files and code give the same folder.
 
-    A file that is not there is left to its reader to complain of.
+    Where a file lies plays no part. A file that is not there is left to its reader to complain of.
     """
-    seen = [_settings(config), hashes(config), version("valuealign")]
+    seen = [_settings(config), hashes(config), _code()]
     key = hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()[:10]
     return home / "data" / f"{config.name}-{key}"
+
+
+def _code() -> str:
+    """A hash of the code that makes the data: a mended reader must not find what the old one made."""
+    root = Path(valuealign.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.*") if path.suffix in CODE):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def hashes(config: RunConfig) -> dict[str, str]:
@@ -79,7 +93,14 @@ def _hash(path: Path) -> str:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", include=set(SECTIONS))
+    """The settings that make the data, files by their names: where they lie is nobody else's business."""
+
+    def named(tree: Any) -> Any:
+        if isinstance(tree, dict):
+            return {key: named(value) for key, value in tree.items()}
+        return tree.name if isinstance(tree, Path) else tree
+
+    return dict(named(config.model_dump(include=set(SECTIONS))))
 
 
 def write(dataset: Dataset, folder: Path, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -175,19 +196,24 @@ def _targets(dataset: Dataset) -> pl.DataFrame:
 
 
 def _outcomes(dataset: Dataset) -> pl.DataFrame:
-    """item, group, outcome, share of those asked."""
-    book, groups = dataset.survey.codebook, dataset.groups
-    shares_GIO = outcome_shares(dataset.survey, dataset.weights.weights_P, groups)
-    g, i, o = (axis.ravel() for axis in np.indices(shares_GIO.shape))
+    """group, item, outcome, share of the ``n`` persons who were asked."""
+    survey, groups = dataset.survey, dataset.groups
+    book = survey.codebook
+    shares_GIO = outcome_shares(survey, dataset.weights.weights_P, groups)
+    asked = survey.people.with_columns(
+        pl.when(pl.col(item.id).is_not_null()).then(pl.lit(0, pl.Int16)).alias(item.id) for item in book.items
+    )
+    n_GI = tabulate(replace(survey, people=asked), dataset.weights.weights_P, groups).n_GI
+    g, i, o = np.nonzero(~np.isnan(shares_GIO))
     return pl.DataFrame(
         {
-            "group": np.array([group.name for group in groups], dtype=object)[g],
-            "item": np.array([item.id for item in book.items], dtype=object)[i],
-            "outcome": np.array(book.outcomes, dtype=object)[o],
-            "share": shares_GIO.ravel(),
-        },
-        schema={"group": pl.String, "item": pl.String, "outcome": pl.String, "share": pl.Float64},
-    ).filter(pl.col("share").is_not_nan())
+            "group": pl.Series([group.name for group in groups]).gather(g),
+            "item": pl.Series([item.id for item in book.items]).gather(i),
+            "outcome": pl.Series(book.outcomes).gather(o),
+            "share": shares_GIO[g, i, o],
+            "n": n_GI[g, i],
+        }
+    )
 
 
 def codebook_record(book: Codebook) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from valuealign.dataset.folder import card, put_in_place, put_json, put_text
@@ -25,8 +26,9 @@ def release(folder: Path, out: Path, *, responses: bool | None = None, least_n: 
 
     ``responses`` asks for persons' answers (True), leaves them out (False), or takes what the tier
     allows (None). Shares of fewer than ``least_n`` people are left out: a share of one person is
-    that person's answer. Persons are renumbered. Raises SurveyError where the tier forbids it, or
-    ``out`` exists.
+    that person's answer. Persons get numbers by chance, and their rows a new order. This does not
+    protect against differences between overlapping groups. Raises SurveyError where the tier
+    forbids it, or ``out`` exists.
     """
     sheet = json.loads((folder / "datasheet.json").read_text(encoding="utf-8"))
     tier, licence = sheet["tier"], sheet["licence"] or "not stated"
@@ -50,7 +52,7 @@ def release(folder: Path, out: Path, *, responses: bool | None = None, least_n: 
     try:
         for name in tables:
             frame = pl.read_parquet(folder / f"{name}.parquet")
-            _anonymous(frame, least_n).write_parquet(aside / f"{name}.parquet", compression="zstd")
+            _anonymous(name, frame, least_n).write_parquet(aside / f"{name}.parquet", compression="zstd")
         shutil.copy(folder / "codebook.json", aside / "codebook.json")
         put_json(aside / "datasheet.json", sheet | {"released": {"tables": tables, "least_n": least_n}})
         put_text(aside / "README.md", card(sheet, tables))
@@ -60,11 +62,27 @@ def release(folder: Path, out: Path, *, responses: bool | None = None, least_n: 
     return tables
 
 
-def _anonymous(frame: pl.DataFrame, least_n: int) -> pl.DataFrame:
-    """Without small groups' shares; persons as numbers in the order of their appearance."""
+def _anonymous(name: str, frame: pl.DataFrame, least_n: int) -> pl.DataFrame:
+    """Without small groups' shares, and without persons' ids and the order of the file."""
+    if name == "targets":
+        return _large(frame, least_n)
     if "n" in frame.columns:
-        frame = frame.filter(pl.col("n") >= least_n)
+        return frame.filter(pl.col("n") >= least_n)
     if "person" in frame.columns:
-        number = pl.col("person").rank("dense").cast(pl.Int64)
-        frame = frame.with_columns(person=number)
+        ids = frame["person"].unique()
+        chance = np.random.default_rng()  # on purpose not seeded: nobody can turn it back
+        number = pl.Series(chance.permutation(len(ids)) + 1)
+        shuffled = frame[chance.permutation(frame.height)]
+        return shuffled.with_columns(person=pl.col("person").replace_strict(ids, number)).sort("person")
     return frame
+
+
+def _large(targets: pl.DataFrame, least_n: int) -> pl.DataFrame:
+    """Where a part of an (item, group) pair is small, only the whole stays: the rest would give it away."""
+    sizes = targets.group_by("item", "group", "part").agg(pl.col("n").first())
+    small = sizes.group_by("item", "group").agg(
+        small=(pl.col("n").min() < least_n) | (pl.col("part").n_unique() < targets["part"].n_unique())
+    )
+    marked = targets.join(small, on=["item", "group"], how="left", maintain_order="left")
+    whole = (pl.col("part") == "all") & (pl.col("n") >= least_n)
+    return marked.filter(~pl.col("small") | whole).drop("small")

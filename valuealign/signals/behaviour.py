@@ -45,8 +45,9 @@ def behaviour_parts(
     held = round(config.kto.holdout * len(prompts) / 2)
     if prompts and (held < 1 or len(prompts) <= 2 * held):
         raise SplitError(f"{len(prompts)} prompts are too few", where="kto.holdout", mend="bring more prompts")
-    mine = {"train": prompts[2 * held :], "select": prompts[:held], "report": prompts[held : 2 * held]}
-    return {part: tuple(c for c in by_part[part] if c.prompt in set(mine[part]) and c.mass > 0) for part in PARTS}
+    parts = {"train": prompts[2 * held :], "select": prompts[:held], "report": prompts[held : 2 * held]}
+    mine = {part: set(some) for part, some in parts.items()}
+    return {part: tuple(c for c in by_part[part] if c.prompt in mine[part] and c.mass > 0) for part in PARTS}
 
 
 def _embedded(config: RunConfig, survey: Survey, weights_P: np.ndarray) -> list[Cell]:
