@@ -34,7 +34,11 @@ def command(file: Path | None, profile: str | None, output: Path | None, force: 
     with user_errors():
         if (file is None) == (profile is None):
             raise ConfigError("one thing to start from is wanted", where="command line", mend="name FILE or --profile")
+        if file is not None and not file.is_file():
+            raise ConfigError("no such file", where=str(file), mend="name the survey's data file")
         output = output or (Path(f"{profile}.yaml") if file is None else file.with_suffix(".codebook.yaml"))
+        if file is not None and output.exists() and output.samefile(file):
+            raise ConfigError("that is the survey itself", where=str(output), mend="name another file with -o")
         if output.exists() and not force:
             raise ConfigError("the codebook is there already", where=str(output), mend="name another, or add --force")
         if file is None:

@@ -177,3 +177,57 @@ def test_the_job_writes_once_and_says_what_it_guessed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["panel.codebook.yaml", "panel.sav"]
     again = subprocess.run(job, capture_output=True, text=True, cwd=ROOT, check=False)
     assert again.returncode == 2 and "there already" in again.stderr and "Traceback" not in again.stderr
+
+
+def test_countries_are_not_pooled_without_a_question(tmp_path: Path) -> None:
+    rows = [f"{n},{('NZL', 'AUS')[n % 2]},{(554, 36)[n % 2]},{n % 4 + 1},{n % 3 + 1}" for n in range(60)]
+    (tmp_path / "s.csv").write_text("\n".join(["id,country,B_COUNTRY_ALPHA,trust,fair", *rows]) + "\n")
+    draft = draft_codebook(tmp_path / "s.csv")
+    (tmp_path / "s.yaml").write_text(draft_text(draft))
+    book = read_codebook(tmp_path / "s.yaml")
+    assert book.country == "country" and {item.id for item in book.items} == {"trust", "fair"}
+    assert "country" in draft.unplaced["B_COUNTRY_ALPHA"]
+    assert "country: country # guessed" in draft_text(draft)
+
+
+def test_a_weight_with_gaps_is_still_the_weight(tmp_path: Path) -> None:
+    rows = [f"{n},{0.5 + n % 3},{'' if n % 4 else 1.25},{n % 3 + 1},{'' if n % 4 else n % 3 + 1}" for n in range(1, 61)]
+    (tmp_path / "s.csv").write_text("\n".join(["id,weight.2019,weight.2020,trust.2019,trust.2020", *rows]) + "\n")
+    draft = draft_codebook(tmp_path / "s.csv")
+    assert draft.weight == "weight.{wave}"
+    (tmp_path / "s.yaml").write_text(draft_text(draft))
+    survey = read_survey(tmp_path / "s.csv", read_codebook(tmp_path / "s.yaml"), SurveyConfig())
+    assert survey.people.height == 60 + 15
+
+
+@pytest.mark.parametrize(
+    ("label", "trait"),
+    [
+        ("Scale of incomes", "income"),
+        ("Income equality vs larger income differences", None),
+        ("Income level", "income"),
+    ],
+)
+def test_questions_about_income_are_no_trait(label: str, trait: str | None, tmp_path: Path) -> None:
+    people = pl.DataFrame({"q1": [n % 5 + 1 for n in range(40)], "q2": [n % 3 + 1 for n in range(40)]})
+    svy_io.write_sav(people, tmp_path / "s.sav", var_labels={"q1": label})
+    assert list(draft_codebook(tmp_path / "s.sav").traits) == ([trait] if trait else [])
+
+
+def test_many_different_ages_become_bands(tmp_path: Path) -> None:
+    rows = [f"{n},{18 + n / 7:.2f},{n % 3 + 1},{(-1, 1)[n % 2]}" for n in range(400)]
+    (tmp_path / "s.csv").write_text("\n".join(["id,age,trust,ticked", *rows]) + "\n")
+    draft = draft_codebook(tmp_path / "s.csv")
+    assert draft.bands["age"] == ("18-29", "30-44", "45-59", "60+")
+    assert "-1 is taken for missing" in draft.unplaced["ticked"]
+
+
+def test_the_job_never_writes_over_the_survey(tmp_path: Path) -> None:
+    data = tmp_path / "s.csv"
+    data.write_text("id,trust\n1,1\n2,2\n3,1\n")
+    before = data.read_bytes()
+    for arguments in (["s.csv", "-o", "s.csv", "--force"], ["."], ["missing.csv"], []):
+        command = [sys.executable, str(ROOT / "jobs" / "draft_codebook.py"), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2 and "mend:" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert data.read_bytes() == before

@@ -40,7 +40,7 @@ TRAITS = (
     ("region", re.compile(r"(region|province|state|district|county)(_?(code|name))?$", re.I)),
     ("settlement", re.compile(r"(urban\w*|rural\w*|urban.rural( .*)?|(type of )?settlement( .*)?|town_?size)$", re.I)),
     ("ethnicity", re.compile(r"(race|ethnic\w*( group| origin)?)$", re.I)),
-    ("income", re.compile(r"(household )?(income|hinc)(_?(cat|group|level)\w*| .*)?$", re.I)),
+    ("income", re.compile(r"((scale|level) of |household )?(incomes?|hinc)([_ ]?(cat|group|level|step)\w*)?$", re.I)),
 )
 # A mark of a wave in a column name: trust_w3, trust.2018, Trust.T10, trustT10, w1_trust.
 WAVE_STYLES = (
@@ -198,8 +198,11 @@ def _place(found: Draft, look: Look) -> str:
         found.traits[name] = look, replace(coded, options=_observed(look, coded))
         if name == "age" and numeric and len(coded.options) > MOST_OPTIONS and not coded.labelled:
             found.bands[name] = _bands([float(text) for text, _ in coded.options])
+    elif (again := _again(found, look)) is not None:
+        return f"another column of the trait '{again}'"
     elif len(coded.options) < 2:
-        return "one value only"
+        apart = f", as {', '.join(coded.missing)} is taken for missing" if coded.missing else ""
+        return f"one value only{apart}"
     elif len(coded.options) > MOST_OPTIONS:
         return f"{len(coded.options)} different values"
     elif not numeric and not coded.labelled and 2 * len(coded.options) > sum(look.counts.values()):
@@ -214,11 +217,11 @@ def _place(found: Draft, look: Look) -> str:
 
 
 def _is_weight(found: Draft, look: Look, coded: Coded) -> bool:
-    """Named like one, a number of at least 0 in every row (and wave), and some of them fractions."""
+    """Named like one, numbers of at least 0 (in every wave), and some of them fractions; who took no part has none."""
     values = [float(text) for text, _ in coded.options]
     fractions = any(not value.is_integer() for value in values)
     named = WEIGHT.search(look.id) or WEIGHT.search(look.label)
-    everywhere = look.full and look.columns == (len(found.waves) if WAVE in look.name else 1)
+    everywhere = look.columns == (len(found.waves) if WAVE in look.name else 1)
     return bool(named) and fractions and everywhere and len(values) == len(look.counts) and min(values) >= 0
 
 
@@ -226,10 +229,17 @@ def _trait(found: Draft, look: Look, coded: Coded) -> str | None:
     for name, pattern in TRAITS:
         if name in found.traits or not (pattern.match(look.id) or pattern.match(look.label)):
             continue
-        most = MOST_LEVELS if name in ("country", "region", "age") else 2 * MOST_OPTIONS
+        most = MOST_LEVELS if name in ("country", "region") else 2 * MOST_OPTIONS
+        if name == "age" and all(_float(text) is not None for text, _ in coded.options):
+            most = len(coded.options)  # numbers become bands
         if 2 <= len(_observed(look, coded)) <= most:
             return name
     return None
+
+
+def _again(found: Draft, look: Look) -> str | None:
+    """The trait that is placed already and that this column seems to be too."""
+    return next((name for name, pattern in TRAITS if name in found.traits and pattern.match(look.id)), None)
 
 
 def _observed(look: Look, coded: Coded) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from valuealign.surveys.codebook import WAVE
+from valuealign.surveys.codebook_yaml import RESERVED
 from valuealign.surveys.draft import DONT_KNOW, NO_ANSWER, Coded, Draft, Look
 
 SEXES = {
@@ -20,12 +21,13 @@ SEXES = {
     "women": "woman",
     "f": "woman",
 }
-TAKEN = ("person", "weight", "wave", "duration")
 
 
 def draft_text(draft: Draft) -> str:
     """The text of a codebook that ``read_codebook`` reads."""
     missing, outcomes = _common(draft)
+    ids = _Ids()
+    traits = {name: ids.new(name) for name in draft.traits}
     lines = [
         f"# A first codebook for {draft.path.name}, drafted from its columns, labels and codes.",
         "# Go through it before use: every line with '# guessed' wants your eye, and so does what is not here.",
@@ -36,6 +38,8 @@ def draft_text(draft: Draft) -> str:
     for key, column in (("person", draft.person), ("weight", draft.weight), ("duration", draft.duration)):
         if column is not None:
             lines.append(f"{key}: {_text(column)} # guessed")
+    if "country" in traits:
+        lines.append(f"country: {traits['country']} # guessed: the trait that says where a person was asked")
     if draft.separator != ",":
         lines.append(f"separator: {json.dumps(draft.separator)}")
     placed = [look.name for look, _ in (*draft.items, *draft.traits.values())]
@@ -48,19 +52,22 @@ def draft_text(draft: Draft) -> str:
         lines += [f"  {_text(name)}: {_list(codes)}" for name, codes in outcomes.items()]
     scales = _scales(draft)
     if scales:
-        lines += ["", "scales: # guessed: options in the order of their codes"]
+        lines += [
+            "",
+            "# Taken as ordered; write 'ordinal: false' at an item whose options have no order.",
+            "scales: # guessed: options in the order of their codes",
+        ]
         for options, name in scales.items():
             lines += [f"  {name}:", *_options(options, "    ")]
     lines += ["", "# A 'label' stands where the file has no question: write it as 'text'.", "items: # guessed"]
     if not draft.items:
         lines.append("  # no column looks like a question: add one, as in docs/surveys.md")
-    ids = _Ids()
     for look, coded in draft.items:
         lines += _item(ids.new(look.id), look, coded, scales, missing, outcomes)
     if draft.traits:
         lines += ["", "traits: # guessed from names and labels"]
         for name, (look, coded) in draft.traits.items():
-            lines += _trait(ids.new(name), look, coded, draft.bands.get(name), missing, outcomes)
+            lines += _trait(traits[name], look, coded, draft.bands.get(name), missing, outcomes)
     if draft.unplaced:
         lines += ["", "# Columns without a place (add those that you need above):"]
         lines += [f"#   {_plain(name)}: {reason}" for name, reason in draft.unplaced.items()]
@@ -71,7 +78,7 @@ class _Ids:
     """Names of items and traits, none twice."""
 
     def __init__(self) -> None:
-        self.seen = set(TAKEN)
+        self.seen = set(RESERVED)
 
     def new(self, wanted: str) -> str:
         name, more = wanted or "item", 2
