@@ -17,10 +17,9 @@ import numpy as np
 from _job import check_base, open_registry, run_job, say
 
 from valuealign.config import RunConfig
-from valuealign.dataset import build
+from valuealign.dataset import weighted
 from valuealign.evaluate.profiles import (
     PEOPLE,
-    CentreOn,
     Profile,
     compare_profiles,
     profile_cells,
@@ -34,16 +33,17 @@ from valuealign.values import THEORIES
 
 def values(config: RunConfig, version: tuple[str, ...], theory: str | None) -> tuple[Profile, ...]:
     """Score, compare and print."""
-    dataset = build(config)
-    survey, weights_P = dataset.survey, dataset.weights.weights_P
+    survey, weights, groups = weighted(config)
     chosen = THEORIES[theory] if theory else theory_of(survey)
-    centre_on: CentreOn = "all" if config.survey.reader == "svs" else "keyed"  # the SVS centres on all its items
-    items = profile_items(survey, chosen, centre_on=centre_on)
-    table = tabulate(survey, weights_P, [group for group in dataset.groups if len(group.traits) <= 1])
+    items = profile_items(survey, chosen)
+    table = tabulate(survey, weights.weights_P, [group for group in groups if len(group.traits) <= 1])
     cells = profile_cells(items, table)
     logps = _score(config, version, cells) if version else {}
-    profiles = compare_profiles(survey, weights_P, table, chosen, logps, centre_on=centre_on)
-    say(f"{chosen.title}: {len(items)} items, {len(table.groups)} groups; {dataset.weights.everyone}\n")
+    profiles = compare_profiles(survey, weights.weights_P, table, chosen, logps)
+    say(f"{chosen.title}: {len(items)} items, {len(table.groups)} groups; {weights.everyone}\n")
+    strangers = sum(bool(set(item.values) - set(chosen.values)) for item in survey.codebook.items)
+    if strangers:
+        say(f"note: {strangers} items measure values that this theory does not name; they count for nothing here\n")
     show(profiles)
     return profiles
 
@@ -67,6 +67,12 @@ def _score(config: RunConfig, refs: tuple[str, ...], cells: tuple[Cell, ...]) ->
     return logps
 
 
+def _p(one: Profile) -> str:
+    if one.circle is None:
+        return "-"
+    return f"{one.circle.p_value:.3f}" if one.circle.p_value >= 0.001 else "<.001"
+
+
 def show(profiles: tuple[Profile, ...]) -> None:
     """A column for each: the profile of everyone, then the circle."""
     say("  ".join([f"{'everyone':28}", *(f"{one.who:>12}" for one in profiles)]))
@@ -76,7 +82,7 @@ def show(profiles: tuple[Profile, ...]) -> None:
         "peak of the sinusoid": [one.peak or "-" for one in profiles],
         "  its r2": [f"{one.r2:.2f}" for one in profiles],
         "circle: angle error": [f"{np.degrees(one.circle.error):.0f} deg" if one.circle else "-" for one in profiles],
-        "  p": [f"{one.circle.p_value:.3f}" if one.circle else "-" for one in profiles],
+        "  p": [_p(one) for one in profiles],
         "  stress": [f"{one.circle.stress:.2f}" if one.circle else "-" for one in profiles],
         "distance from people": ["-" if one.distance is None else f"{one.distance:.3f}" for one in profiles],
     }

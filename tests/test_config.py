@@ -167,3 +167,13 @@ def test_home_is_absolute_and_taken_from_the_environment(tmp_path: Path, monkeyp
     assert home() == tmp_path / "kept"
     monkeypatch.setenv("VALUEALIGN_HOME", "")
     assert home() == Path.home() / ".valuealign"
+
+
+def test_names_may_be_numbers_and_a_list_of_one_a_single_value() -> None:
+    run = load(None, ["survey.waves=[2020, 2021]", "survey.only={country: NZL, q5: [1]}", "splits.waves=2021"])
+    assert run.survey.waves == ("2020", "2021") and run.splits.waves == ("2021",)
+    assert run.survey.only == {"country": ("NZL",), "q5": ("1",)}
+    with pytest.raises(ConfigError, match="survey.waves"):
+        load(None, ["survey.waves={a: 1}"])
+    with pytest.raises(ConfigError, match="survey.waves"):
+        load(None, ["survey.waves=[true]"])

@@ -68,9 +68,22 @@ def test_the_theory_that_measures_most_is_taken(world) -> None:
         profile_items(survey, THEORIES["rokeach"])
 
 
-def test_items_without_a_value_count_for_the_mean_alone(world) -> None:
-    survey = world[0]
-    first, *rest = survey.codebook.items
-    book = replace(survey.codebook, items=(replace(first, values=()), *rest))
+def test_an_instrument_is_centred_on_its_own_items(world) -> None:
+    """One item without a value counts for the mean; one that the user added counts for nothing."""
+    survey, weights_P, table = world
+    first, second, *rest = survey.codebook.items
+    mine = tuple(item.id for item in survey.codebook.items if item.id != second.id)
+    book = replace(survey.codebook, items=(replace(first, values=()), second, *rest), centred_on=mine)
     mixed = replace(survey, codebook=book)
-    assert len(profile_items(mixed, SCHWARTZ, centre_on="all")) == len(profile_items(mixed, SCHWARTZ)) + 1
+    items = profile_items(mixed, SCHWARTZ)
+    assert [item.id for item in items] == list(mine) and not items[0].values
+    (people,) = compare_profiles(mixed, weights_P, table, SCHWARTZ, {})
+    place = {item.id: i for i, item in enumerate(survey.codebook.items)}
+    means = {}
+    for item in items:
+        shares, position = table.shares_GIK[0, place[item.id], : len(item.options)], np.array(item.positions)
+        place_K = (position - position.min()) / (position.max() - position.min())
+        means[item.id] = float(shares @ (place_K if item.key > 0 else 1 - place_K))
+    for v, value in enumerate(people.values):
+        own = np.mean([means[item.id] for item in items if value in item.values])
+        assert people.everyone_V[v] == pytest.approx(own - np.mean(list(means.values())))

@@ -14,10 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from survey_samples import SAMPLES
 
-from valuealign.config import SurveyConfig
-from valuealign.errors import ValuealignError
+from valuealign.config import GroupsConfig, RunConfig, ScreensConfig, SplitsConfig, SurveyConfig, WeightingConfig
+from valuealign.dataset import build, facts
+from valuealign.errors import CodebookError, ConfigError, SplitError, ValuealignError
 from valuealign.population import tabulate
-from valuealign.surveys import SURVEYS, read_survey
+from valuealign.surveys import SURVEYS, read_survey, screen
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE
 
@@ -62,6 +63,64 @@ def test_a_reader_returns_a_valid_survey(sample: Sample) -> None:
     assert survey.codebook.title and survey.codebook.tier in ("open", "aggregates", "closed")
     again = read_survey(sample.config, 0)
     assert survey.people.equals(again.people) and survey.codebook.items == again.codebook.items
+
+
+def test_a_reader_ends_in_targets(sample: Sample) -> None:
+    """What the samples hold goes the whole way: screens, weights, groups, targets, a data set."""
+    sample.restore()
+    survey = read_survey(sample.config, 0)
+    screened = screen(survey, ScreensConfig(least_items=2))
+    everyone = "equal" if survey.codebook.country else None
+    run = RunConfig(
+        stages=("distribution",),
+        survey=sample.config,
+        screens=ScreensConfig(least_items=2),
+        weighting=WeightingConfig(everyone=everyone),
+        groups=GroupsConfig(min_n_eff=2, crossings=1),
+        splits=SplitsConfig(items=0, groups=0, cells=0, train=0.4, select=0.3),
+    )
+    try:
+        dataset = build(run)
+    except SplitError as error:
+        assert "people make parts" in error.what  # a small sample
+    else:
+        assert facts(dataset) and dataset.table().shares_GIK.shape[0] == len(dataset.groups)
+    assert set(screened.flags) <= {"longest_string", "variance", "speeders", "duplicates"}
+
+
+def test_keys_that_a_reader_has_no_use_for_are_refused() -> None:
+    for config in (SurveyConfig(file=Path("town.csv")), SurveyConfig(reader="generic", statements=Path("s.csv"))):
+        with pytest.raises(ConfigError, match="takes no such key"):
+            read_survey(config, 0)
+
+
+def test_more_outcomes_than_options_are_no_index(tmp_path: Path) -> None:
+    rows = ["id,a,b,c"] + [f"{n},{n % 2 + 1},{(-3, 1, 2)[n % 3]},{n % 2 + 1}" for n in range(30)]
+    (tmp_path / "s.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "s.yaml").write_text(
+        "person: id\noutcomes: {one: [-1], two: [-2], three: [-3]}\nscales: {s: [1: low, 2: top]}\n"
+        "items: {a: {text: One?, scale: s}, b: {text: Two?, scale: s}, c: {text: Three?, scale: s}}\n"
+    )
+    config = SurveyConfig(reader="generic", file=tmp_path / "s.csv", codebook=tmp_path / "s.yaml")
+    survey = read_survey(config, 0)
+    assert survey.people["b"].min() == -3
+    flags = screen(survey, ScreensConfig(least_items=2)).flags
+    plain = [np.var([v for v in row if v >= 0]) <= 0.001 for row in survey.people.select("a", "b", "c").iter_rows()]
+    assert flags["variance"].tolist() == plain
+
+
+@pytest.mark.parametrize("name", ["part", "design_weight", "screen_variance", "weight"])
+@pytest.mark.parametrize("kind", ["items", "traits"])
+def test_names_that_the_project_takes_are_refused(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / "s.csv").write_text(f"id,a,{name}\n" + "".join(f"{n},{n % 2},{n % 2}\n" for n in range(9)))
+    extra = f"{name}: {{text: X?, scale: s}}" if kind == "items" else "b: {text: B?, column: a, scale: s}"
+    trait = f"traits: {{{name}: {{levels: [0, 1]}}}}\n" if kind == "traits" else ""
+    (tmp_path / "s.yaml").write_text(
+        f"scales: {{s: [0: no, 1: yes]}}\nitems: {{a: {{text: A?, scale: s}}, {extra}}}\n{trait}"
+    )
+    config = SurveyConfig(reader="generic", file=tmp_path / "s.csv", codebook=tmp_path / "s.yaml")
+    with pytest.raises(CodebookError, match=f"'{name}' is a column that the project itself adds"):
+        read_survey(config, 0)
 
 
 def check(survey: Survey) -> None:
@@ -159,6 +218,7 @@ def test_no_broken_file_ends_in_a_traceback(
         assert error.where, f"no place: {error}"
         return
     check(survey)
+    screen(survey, ScreensConfig(least_items=2))
 
 
 @pytest.mark.prove

@@ -330,3 +330,13 @@ def test_questions_are_a_record_of_what_the_files_say(tmp_path: Path) -> None:
     questions = from_json(sample(tmp_path).codebook)
     assert questions.countries == {"NZL": "New Zealand"} and questions.numbers == {"840": "United States"}
     assert questions.values["Q254"].adjustment == {"3": None}
+
+
+def test_an_interview_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    config = sample(tmp_path)
+    assert config.file is not None
+    lines = config.file.read_text().splitlines()
+    config.file.write_text("\n".join([*lines, lines[3]]) + "\n")
+    with pytest.raises(AnswerError, match="stands there twice") as caught:
+        read_survey(config, 0)
+    assert f"line 4 and {config.file}" in str(caught.value) and f"line {len(lines) + 1}" in str(caught.value)

@@ -23,6 +23,16 @@ def _yaml_off(value: object) -> object:
     return "off" if value is False else value
 
 
+def _texts(value: object) -> object:
+    """A single value is a list of one, and a number in a list of names is a name."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        value = [value]
+    if isinstance(value, list | tuple):
+        return [str(one) if isinstance(one, int) and not isinstance(one, bool) else one for one in value]
+    return value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 Screen = Annotated[Literal["off", "flag", "drop"], BeforeValidator(_yaml_off)]
 
 
@@ -41,8 +51,8 @@ class SurveyConfig(Section):
     people: int = Field(8000, ge=100, description="embedded: how many people are sampled")
     rows: int | None = Field(None, ge=1, description="read the first rows only (a quick look)")
     weight: str | None = Field(None, description="the column of design weights, in place of the codebook's")
-    only: dict[str, tuple[str, ...]] = Field({}, description="keep these levels of a trait, as in {country: [NZL]}")
-    waves: tuple[str, ...] | None = Field(None, min_length=1, description="panels: the waves to read; null: all")
+    only: dict[str, Texts] = Field({}, description="keep these levels of a trait, as in {country: [NZL]}")
+    waves: Texts | None = Field(None, min_length=1, description="panels: the waves to read; null: all")
     outcomes: Literal["apart", "options"] = Field(
         "apart", description="don't know and the like: apart from the shares, or counted as options"
     )
@@ -113,7 +123,7 @@ class SplitsConfig(Section):
     items: float = Field(0.25, ge=0, lt=1, description="share of the items held out")
     groups: float = Field(0.15, ge=0, lt=1, description="share of the groups held out (pairs of traits first)")
     cells: float = Field(0.15, ge=0, lt=1, description="share of the remaining (item, group) cells held out")
-    waves: tuple[str, ...] = Field((), description="waves held out of training and judged on their own")
+    waves: Texts = Field((), description="waves held out of training and judged on their own")
     near_duplicates: float = Field(
         0.9, gt=0, le=1, description="items whose words overlap this much are held out together; 1: the same words"
     )

@@ -21,6 +21,10 @@ from valuealign.types import EVERYONE, Cell, Item
 from valuealign.values import THEORIES, Circle, Scores, Theory, circle, score, score_shares, sinusoid
 
 PEOPLE = "people"
+UNKEYED = (
+    "profiles need items that a theory keys: the ESS, SVS and PVQ readers bring them; in a codebook of your own write "
+    "'values:' at the items (docs/population.md lists the values)"
+)
 CentreOn = Literal["keyed", "all"]
 
 
@@ -42,19 +46,18 @@ class Profile:
     distance: float | None = None
 
 
-def profile_items(survey: Survey, theory: Theory, *, centre_on: CentreOn = "keyed") -> tuple[Item, ...]:
-    """The items that make a profile: those that measure values of ``theory``, keyed to these alone.
+def profile_items(survey: Survey, theory: Theory) -> tuple[Item, ...]:
+    """The items that make a profile, keyed to values of ``theory`` alone.
 
-    With ``centre_on="all"`` also those without a value, which only the mean rating counts (the SVS).
-    Raises CodebookError where none measures a value.
+    Those of ``Codebook.centred_on`` where it names any (an instrument's own items, of which some
+    only count for the mean rating), else all that measure a value of the theory. Raises
+    CodebookError where none does.
     """
-    keyed = [replace(i, values=tuple(v for v in i.values if v in theory.values)) for i in survey.codebook.items]
-    found = tuple(item for item in keyed if item.values or (centre_on == "all" and item.ordinal))
+    book = survey.codebook
+    keyed = [replace(i, values=tuple(v for v in i.values if v in theory.values)) for i in book.items]
+    found = tuple(item for item in keyed if (item.id in book.centred_on if book.centred_on else item.values))
     if not any(item.values for item in found):
-        mend = f"write 'values:' at the items of the codebook, in the words of {theory.name}"
-        raise CodebookError(
-            f"no item measures {theory.title}", where=survey.codebook.where or survey.codebook.name, mend=mend
-        )
+        raise CodebookError(f"no item measures {theory.title}", where=book.where or book.name, mend=UNKEYED)
     return found
 
 
@@ -73,15 +76,14 @@ def compare_profiles(
     table: ShareTable,
     theory: Theory,
     logps: Mapping[str, Sequence[Floats]],
-    *,
-    centre_on: CentreOn = "keyed",
 ) -> tuple[Profile, ...]:
     """The people's profile, then each model's; ``logps[who]`` follows ``profile_cells``.
 
     The people's circle is seen over persons, a model's over the groups that it speaks for: a model
     has no persons. Raises CodebookError for a theory without scores or items.
     """
-    items = profile_items(survey, theory, centre_on=centre_on)
+    items = profile_items(survey, theory)
+    centre_on: CentreOn = "all" if survey.codebook.centred_on else "keyed"
     answers_PI = survey.people.select(survey.people[item.id].fill_null(-1) for item in items).to_numpy()
     place = [table.item_index[item.id] for item in items]
     mine = score_shares(theory, items, table.shares_GIK[:, place], centre_on=centre_on)
@@ -127,5 +129,5 @@ def _nothing(survey: Survey) -> Theory:
     raise CodebookError(
         "no item measures a value",
         where=survey.codebook.where or survey.codebook.name,
-        mend="write 'values:' at the items of the codebook; docs/surveys.md lists the theories",
+        mend=UNKEYED,
     )

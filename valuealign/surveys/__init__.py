@@ -8,6 +8,7 @@ from dataclasses import replace
 from valuealign.config import SurveyConfig
 from valuealign.errors import ConfigError, nearest
 from valuealign.surveys import embedded, ess, generic, nzavs, published, rokeach, schwartz, votes, wvs
+from valuealign.surveys._rows import refuse_keys
 from valuealign.surveys.choices import keep_only, outcomes_as_options
 from valuealign.surveys.draft import draft_codebook
 from valuealign.surveys.draft_yaml import draft_text
@@ -31,14 +32,20 @@ SURVEYS: dict[str, Callable[[SurveyConfig, int], Survey]] = {
 }
 
 
+# Keys that would be ignored in silence: the embedded public needs no file, and only votes have statements.
+UNUSED = {"embedded": ("file", "codebook", "weight", "waves", "statements"), "votes": ()}
+
+
 def read_survey(config: SurveyConfig, seed: int) -> Survey:
     """The survey that ``config`` names, with its ``only`` and ``outcomes`` applied.
 
-    Raises ConfigError for an unknown reader, trait or level, SurveyError for the survey's files.
+    Raises ConfigError for an unknown reader, trait or level, or a key that the reader has no use for,
+    SurveyError for the survey's files.
     """
     if config.reader not in SURVEYS:
         mend = nearest(config.reader, SURVEYS)
         raise ConfigError(f"no reader is called '{config.reader}'", where="survey.reader", mend=mend)
+    refuse_keys(config, UNUSED.get(config.reader, ("statements",)))
     survey = keep_only(SURVEYS[config.reader](config, seed), config.only)
     if config.outcomes == "options":
         survey = outcomes_as_options(survey)

@@ -80,7 +80,9 @@ def refuse_keys(config: SurveyConfig, keys: Collection[str]) -> None:
     for key in keys:
         if getattr(config, key) is not None:
             what = f"the reader {config.reader} takes no such key"
-            raise ConfigError(what, where=f"survey.{key}", mend="leave it out")
+            raise ConfigError(
+                what, where=f"survey.{key}", mend="leave it out, or say in survey.reader which reader takes it"
+            )
 
 
 def first_people(people: pl.DataFrame, items: Sequence[Item], config: SurveyConfig) -> pl.DataFrame:

@@ -75,7 +75,8 @@ class Codebook:
     files: the column that names the wave). ``tier`` is what the licence lets one pass on.
     ``label_only`` lists items that have a short label but no question wording, ``desirability``
     those that measure socially desirable answering. ``weight_scale`` is ``population`` where the
-    weights already bring countries to the sizes of their populations.
+    weights already bring countries to the sizes of their populations. ``centred_on`` are the items
+    over which a person's mean rating runs (empty: those that measure a value).
     """
 
     name: str
@@ -98,6 +99,7 @@ class Codebook:
     label_only: tuple[str, ...] = ()
     desirability: tuple[str, ...] = ()
     weight_scale: Literal["sample", "population"] = "sample"
+    centred_on: tuple[str, ...] = ()
 
     def item(self, item_id: str) -> Item:
         """The item of that id (KeyError where there is none)."""

@@ -51,7 +51,11 @@ ITEM_KEYS = (
     "family",
 )
 OPTION_KEYS = ("code", "text", "position")
-RESERVED = ("person", "weight", "wave", "duration")
+# Columns that the project itself adds to the people, here or in a prepared data set.
+RESERVED = (
+    *("person", "weight", "wave", "duration", "design_weight", "part", "held_out_wave"),
+    *("screen_longest_string", "screen_variance", "screen_speeders", "screen_duplicates"),
+)
 # Licences that let one pass the answers on: CC0, CC BY, CC BY-SA, CC BY-NC, CC BY-NC-SA, public domain, ODC-BY, PDDL.
 # Not CC BY-ND: what is made of the answers may not be passed on.
 OPEN = re.compile(r"cc0|cc-zero|cc-by(-nc)?(-sa)?(-\d[\w.-]*)?$|public-domain|odc-by|pddl")

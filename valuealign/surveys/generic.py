@@ -154,6 +154,7 @@ def _no_column(found: Layout, book: Codebook, name: str, role: str) -> AnswerErr
         mend = f"the header seems to be parted by {other[0]!r}: say so with 'separator:' in the codebook"
     elif close:
         mend = f"did you mean '{close[0]}'? Mend the header or {book.where or 'the codebook'}"
+        mend += ", or name under 'waves:' only those of the file" if book.waves else ""
     else:
         # A survey's header is too long a list to print.
         mend = f"the header begins {', '.join(known[:5])}; mend it or {book.where or 'the codebook'}"

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from valuealign.config import SurveyConfig
-from valuealign.errors import AnswerError, SurveyError
+from valuealign.errors import AnswerError, SurveyError, nearest
 from valuealign.surveys import _yaml, files
 from valuealign.surveys._yaml import Node
 from valuealign.surveys.codebook import WAVE, Codebook
@@ -69,6 +69,10 @@ def _merged(base: Node, over: Node, place: tuple[str, ...]) -> yaml.Node:
     known, given = dict(base.pairs()), dict(over.pairs())
     if in_items and "text" in given:
         known.pop("label", None)
+    if place == ("items",):
+        for name, node in given.items():
+            if name not in known and node.is_text:
+                raise node.fail(f"'{name}' is no item of this questionnaire", nearest(name, known))
     # The user's own key nodes are kept: they know their line.
     keys = {str(key.value).strip(): key for node in (base, over) for key, _ in node.raw.value}
     pairs = []

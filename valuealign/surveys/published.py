@@ -363,7 +363,7 @@ def _wording_notes(kinds: Mapping[str, str | None]) -> list[str]:
     for answer, kind in kinds.items():
         if kind is not None:
             found.setdefault(kind, []).append(f"'{answer}'")
-    return [f"apart from the shares as '{kind}': {', '.join(answers)}" for kind, answers in sorted(found.items())]
+    return [f"taken as the outcome '{kind}': {', '.join(answers)}" for kind, answers in sorted(found.items())]
 
 
 def _unused(rows: Rows) -> str:

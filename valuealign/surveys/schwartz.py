@@ -14,7 +14,7 @@ screens to do, in the open.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from valuealign.config import SurveyConfig
@@ -100,6 +100,8 @@ def reader(questionnaire: Questionnaire) -> Callable[[SurveyConfig, int], Survey
         path = data_file(config)
         book = laid_over(base(questionnaire), config.codebook)
         book = placed(book, path, (questionnaire.items,), (questionnaire.stems,))
+        # The mean rating runs over the whole questionnaire, keyed or not, and over nothing else.
+        book = replace(book, centred_on=tuple(questionnaire.items.values()))
         return generic.read_survey(path, book, config, prune=True)
 
     return read

@@ -122,7 +122,8 @@ def _variance(items: tuple[Item, ...], answers_PI: np.ndarray, config: ScreensCo
         return f"fewer than {config.least_items} items are ordinal", None
     n_P, sum_P, square_P = (np.zeros(len(answers_PI)) for _ in range(3))
     for i in ordinal:
-        place_P, known_P = _places(items[i])[answers_PI[:, i]], answers_PI[:, i] >= 0
+        # Outcomes lie below 0, and may be more than the options.
+        place_P, known_P = _places(items[i])[np.maximum(answers_PI[:, i], 0)], answers_PI[:, i] >= 0
         n_P += known_P
         sum_P += np.where(known_P, place_P, 0)
         square_P += np.where(known_P, place_P**2, 0)

@@ -279,7 +279,7 @@ def _used(matrix: _Matrix, statements: Mapping[str, _Statement], path: Path) -> 
     }
     notes = [
         "voters came by themselves and saw the statements that they were shown: shares speak for those who voted",
-        "passing is the outcome 'pass', apart from the shares; a statement that was not seen is missing",
+        "passing is the outcome 'pass'; a statement that was not seen is missing",
         *(f"{count:,} {what}" for what, count in found.items() if count),
     ]
     return matrix.kept(seen_P, stands_S & sided_S), notes

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from valuealign.config import SurveyConfig
-from valuealign.errors import CodebookError, SurveyError
+from valuealign.errors import AnswerError, CodebookError, SurveyError
 from valuealign.surveys import files, generic, profiles, wvs_codebook
 from valuealign.surveys.codebook import Codebook, Column, Trait
 from valuealign.surveys.codebook_yaml import RESERVED, read_codebook
@@ -53,7 +54,23 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     countries, unnamed = _countries(config, layout, questions, separator)
     book, unordered = codebook(questions, layout.names, countries)
     survey = generic.read_survey(config.file, replace(book, separator=separator), config, prune=True)
+    _check_persons(survey, config, separator)
     return replace(survey, notes=(*unnamed, *unordered, *survey.notes))
+
+
+def _check_persons(survey: Survey, config: SurveyConfig, separator: str) -> None:
+    """Everybody was interviewed once. Raises AnswerError for an interview that stands twice."""
+    twice = survey.people["person"].is_duplicated()
+    if not twice.any():
+        return
+    who, name = survey.people["person"].filter(twice)[0], str(survey.codebook.person)
+    rows = np.flatnonzero((survey.people["person"] == who).to_numpy())
+    table = files.load(Path(str(config.file)), columns=[name], separator=separator, rows=config.rows)
+    raise AnswerError(
+        f"the interview {who} stands there twice ({twice.sum()} such rows in all)",
+        where=f"{table.where(name, rows[0])} and {table.where(name, rows[1])}",
+        mend="delete one of the two",
+    )
 
 
 def codebook(
