@@ -3,14 +3,17 @@
     python jobs/evaluate.py                                # the champion
     python jobs/evaluate.py --version v1 --version v2      # several, side by side
     python jobs/evaluate.py -c run.yaml --version champion
+    python jobs/evaluate.py -c run.yaml --on other.yaml    # on another survey's people and questions
 
 Use the configuration that the versions were aligned with, so that the same people are held out. It
-runs in this process, without a cluster, prints the table and writes the report.
+runs in this process, without a cluster, prints the table and writes the report. --on takes another
+run's survey, weights and groups; people who are in both stay in their part.
 """
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,18 +23,20 @@ from prepare import prepare
 
 from valuealign import config as configuration
 from valuealign.config import RunConfig
+from valuealign.dataset import weighted
 from valuealign.errors import RegistryError
-from valuealign.evaluate import behaviour_by_stage
+from valuealign.evaluate import Exam, behaviour_by_stage, build_exam
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
 from valuealign.registry import Registry, Version
 from valuealign.report import print_table, write_report
+from valuealign.splits import other_survey
 from valuealign.types import Cell
 
 BASE = "base"
 
 
-def evaluate(config: RunConfig, version: tuple[str, ...] = ()) -> dict[str, Any]:
+def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None = None) -> dict[str, Any]:
     """Score, judge, print and report; returns the evaluation and the report's path."""
     registry = open_registry()
     versions = [_get(registry, ref, config.name) for ref in (version or ("champion",))]
@@ -42,18 +47,27 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = ()) -> dict[str, Any]
     for one in versions:
         if one.card.get("data_hash") not in (None, prepared.data_hash):
             say(f"note: {one.ref} was trained on other data or another split than this configuration's")
-    scores = _score(config, versions, prepared.exam.cells, prepared.behaviour["report"])
-    evaluation = prepared.exam.judge({who: exam for who, (exam, _) in scores.items()}, part="report")
+    exam, marks = (prepared.exam, prepared.behaviour["report"]) if on is None else (_elsewhere(config, on), ())
+    scores = _score(config, versions, exam.cells, marks)
+    evaluation = exam.judge({who: answers for who, (answers, _) in scores.items()}, part="report")
     marked = {who: logps for who, (_, logps) in scores.items()}
-    behaviour = behaviour_by_stage(marked, prepared.behaviour["report"], base=BASE)
+    behaviour = behaviour_by_stage(marked, marks, base=BASE)
     say("\n" + print_table(evaluation.with_behaviour(behaviour)))
-    key = hashlib.sha256("\n".join(v.ref for v in versions).encode()).hexdigest()[:8]
+    key = hashlib.sha256("\n".join([*(v.ref for v in versions), str(on or "")]).encode()).hexdigest()[:8]
     folder = configuration.home() / "runs" / config.name / f"evaluate-{key}"
     lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", *(v.ref for v in versions)]
     title = " and ".join(v.ref for v in versions)
     report = write_report(folder, title=title, evaluation=evaluation, behaviour=behaviour, lineage=lineage)
     say(f"\nreport: {report}")
     return {"evaluation": evaluation, "behaviour": behaviour, "report": report}
+
+
+def _elsewhere(config: RunConfig, on: Path) -> Exam:
+    """The exam of another survey, which training never saw."""
+    survey, weights, groups = weighted(configuration.load(on))
+    say(f"judged on: {survey.codebook.title}; {weights.everyone}")
+    splits = other_survey(survey, weights.weights_P, groups, config.splits, seed=config.seed)
+    return build_exam(survey, weights.weights_P, groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
 
 
 def _get(registry: Registry, ref: str, name: str) -> Version:
@@ -85,4 +99,5 @@ if __name__ == "__main__":
         __doc__,
         evaluate,
         click.option("--version", multiple=True, help="a version or alias (v3, champion, demo@v3); may be repeated"),
+        click.option("--on", type=click.Path(path_type=Path), help="the YAML of a run whose survey is the judge"),
     )
