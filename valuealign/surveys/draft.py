@@ -115,7 +115,7 @@ class Draft:
 
 def draft_codebook(path: Path) -> Draft:
     """Guess what the columns of a file are. Raises AnswerError where the file cannot be read."""
-    separator = _separator(path)
+    separator = files.separator(path)
     table = files.load(path, separator=separator)
     looks, waves = _looks(table)
     found = Draft(path, separator, waves)
@@ -124,14 +124,6 @@ def draft_codebook(path: Path) -> Draft:
         if reason:
             found.unplaced[look.name] = reason
     return found
-
-
-def _separator(path: Path) -> str:
-    """The mark that parts most names of a CSV's header."""
-    if files.SUFFIXES.get(path.suffix.lower()) != "csv":
-        return ","
-    counts = {mark: len(files.layout(path, separator=mark).names) for mark in ",;\t|"}
-    return max(counts, key=lambda mark: counts[mark])
 
 
 # Columns and waves

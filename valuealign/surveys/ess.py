@@ -85,7 +85,7 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     CodebookError for the YAML, AnswerError for the data.
     """
     path = data_file(config)
-    separator = profiles.separator(path)
+    separator = files.separator(path)
     names = {name.lower(): name for name in files.layout(path, separator=separator).names}
     spelt = {name: [names[each] for each in (name, name + "a") if each in names] for name in PORTRAITS}
     doubled = {name for name, columns in spelt.items() if len(columns) > 1}

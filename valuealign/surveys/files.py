@@ -5,14 +5,12 @@ Shape letter: ``P`` the rows that were read.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -20,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from valuealign.errors import AnswerError
+from valuealign.surveys import _csv
 from valuealign.surveys.codebook import plain_code
 
 Kind = Literal["csv", "parquet", "sav", "dta"]
@@ -125,7 +124,7 @@ class Table:
         """File, column and line (CSV) or row of the ``row``-th row that was read, for messages."""
         number = int(self.row_P[row])
         if self.layout.kind == "csv":
-            place = f"line {_line(self.layout.path, self.separator, number)}"
+            place = f"line {_csv.line_of(self.layout.path, self.separator, number)}"
         else:
             place = f"row {number + 1}"
         return f"{self.layout.path}, column '{name}', {place}"
@@ -153,11 +152,16 @@ def layout(path: Path, *, separator: str = ",") -> Layout:
     """
     kind = _kind(path)
     if kind == "csv":
-        return Layout(path, kind, _header(path, separator))
+        return Layout(path, kind, _csv.header(path, separator))
     if kind == "parquet":
         with path.open("rb") as file:
             return Layout(path, kind, tuple(_guarded(lambda: pl.read_parquet_schema(file), path, kind)))
     return _labelled(path, kind, columns=None, rows=1)[0]
+
+
+def separator(path: Path) -> str:
+    """What parts the columns of a CSV file, by its header: releases differ. A comma for other files."""
+    return _csv.separator_of(path) if SUFFIXES.get(path.suffix.lower()) == "csv" else ","
 
 
 def load(path: Path, *, columns: Collection[str] | None = None, separator: str = ",", rows: int | None = None) -> Table:
@@ -173,7 +177,7 @@ def load(path: Path, *, columns: Collection[str] | None = None, separator: str =
     else:
         found = layout(path, separator=separator)
         if kind == "csv":
-            frame, row_P = _csv(found, columns, separator, rows)
+            frame, row_P = _csv_rows(found, columns, separator, rows)
         else:
             wanted = [name for name in found.names if columns is None or name in columns]
             with path.open("rb") as file:
@@ -224,30 +228,12 @@ def _code(value: object) -> str:
 # CSV
 
 
-def _header(path: Path, separator: str) -> tuple[str, ...]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            names = [name.strip() for name in next(csv.reader(file, delimiter=separator), [])]
-    except (UnicodeDecodeError, csv.Error):
-        raise _invalid("it is not UTF-8 text", str(path), "csv") from None
-    if not any(names):
-        raise AnswerError("the file is empty", where=str(path), mend="it needs a header and a line per person")
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise AnswerError(
-                f"the header names '{name}' twice", where=f"{path}, line 1", mend="rename one of the columns"
-            )
-        seen.add(name)
-    return tuple(names)
-
-
-def _csv(
+def _csv_rows(
     found: Layout, columns: Collection[str] | None, separator: str, rows: int | None
 ) -> tuple[pl.DataFrame, np.ndarray]:
     """The wanted columns as text, blank lines left out, and the number of each row."""
     path = found.path
-    height, blank = _check_lines(path, separator, len(found.names), rows)
+    height, blank = _csv.check_lines(path, separator, len(found.names), rows)
     wanted = [place for place, name in enumerate(found.names) if columns is None or name in columns]
     frame = _guarded(
         lambda: pl.read_csv(path, separator=separator, columns=wanted, infer_schema=False, n_rows=rows, glob=False),
@@ -263,79 +249,6 @@ def _csv(
         return frame, np.arange(height)
     kept = np.setdiff1d(np.arange(height), blank)
     return frame[kept], kept
-
-
-def _check_lines(path: Path, separator: str, width: int, rows: int | None) -> tuple[int, list[int]]:
-    """Every line has a value for every column: Polars would fill a short line up in silence.
-
-    Returns how many rows there are and which of them are blank.
-    """
-    counted = _count_separators(path, separator, width, rows)
-    if counted is not None:
-        return counted
-    blank: list[int] = []
-    place = -1
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            next(reader)
-            for place, row in enumerate(islice(reader, rows)):
-                if row and len(row) != width:
-                    raise _uneven(len(row), width, f"{path}, line {reader.line_num}")
-                if not any(row):
-                    blank.append(place)
-    except UnicodeDecodeError:
-        raise _invalid("it is not UTF-8 text", str(path), "csv") from None
-    except csv.Error as error:
-        raise _invalid(f"{error} (check the quotes)", f"{path}, line {reader.line_num}", "csv") from None
-    return place + 1, blank
-
-
-def _count_separators(path: Path, separator: str, width: int, rows: int | None) -> tuple[int, list[int]] | None:
-    """``_check_lines`` for a file without quotes, several times quicker; None where a quote or a stray \\r stands."""
-    blank: list[int] = []
-    place, mark = -1, separator.encode()
-    with path.open("rb") as file:
-        if not _simple(file.readline()):
-            return None
-        for place, line in enumerate(islice(file, rows)):
-            if not _simple(line):
-                return None
-            values = line.count(mark) + 1
-            if values != width and line.strip(b"\r\n"):
-                raise _uneven(values, width, f"{path}, line {place + 2}")
-            if not line.strip(mark + b"\r\n"):
-                blank.append(place)
-    return place + 1, blank
-
-
-def _simple(line: bytes) -> bool:
-    """A line of text without quotes whose only line end is its last."""
-    if b'"' in line or b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):
-        return False
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _uneven(values: int, width: int, where: str) -> AnswerError:
-    return AnswerError(
-        f"{values} values; the header names {width} columns",
-        where=where,
-        mend="complete the line; put values that hold the separator in quotes",
-    )
-
-
-def _line(path: Path, separator: str, row: int) -> int:
-    """The line of the file where data row ``row`` (from 0, blank lines counted) begins."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=separator)
-        next(reader)
-        for _ in islice(reader, row):
-            pass
-        return reader.line_num + 1
 
 
 # SPSS and Stata

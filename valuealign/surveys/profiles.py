@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
-from valuealign.surveys import files
 from valuealign.surveys.codebook import Column, Trait
 
 # Names that need an article in "from ...".
@@ -55,15 +53,3 @@ def country(names: Mapping[str, str], *, column: str, missing: Iterable[str]) ->
 def with_article(name: str) -> str:
     """A country's name as it stands after "from"."""
     return f"the {name}" if _WITH_THE.match(name) else name
-
-
-def separator(path: Path) -> str:
-    """What parts the columns of a CSV file, by its header: releases differ. A comma for other files."""
-    if files.SUFFIXES.get(path.suffix.lower()) != "csv":
-        return ","
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            header = file.readline(100_000)
-    except OSError:
-        return ","  # the reading says what is wrong with the file
-    return max(",;\t", key=header.count)

@@ -48,7 +48,7 @@ def read(config: SurveyConfig, seed: int) -> Survey:
         raise SurveyError("reader wvs needs survey.file", where="survey.file", mend="name the CSV, .sav or .dta file")
     if config.codebook is not None and config.codebook.suffix.lower() in (".yaml", ".yml"):
         return generic.read_survey(config.file, read_codebook(config.codebook), config, prune=True)
-    separator = profiles.separator(config.file)
+    separator = files.separator(config.file)
     layout = files.layout(config.file, separator=separator)
     questions = _questions(config.codebook, layout)
     countries, unnamed = _countries(config, layout, questions, separator)
