@@ -62,6 +62,12 @@ class Item:
             return ()
         return tuple(float(o.position if o.position is not None else i) for i, o in enumerate(self.options))
 
+    @property
+    def places(self) -> tuple[float, ...]:
+        """Positions[K] from 0 (the lowest) to 1; empty where nothing is ordered."""
+        low, high = min(self.positions, default=0.0), max(self.positions, default=0.0)
+        return tuple((position - low) / (high - low) for position in self.positions) if high > low else ()
+
 
 @dataclass(frozen=True, order=True)
 class Group:

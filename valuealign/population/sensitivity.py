@@ -251,16 +251,10 @@ def _scale(item: Item) -> tuple[tuple[str, float], ...]:
     return tuple((option.text, place) for option, place in zip(item.options, item.positions, strict=True))
 
 
-def _option_places(item: Item) -> np.ndarray:
-    """Places [K] of the options, 0 (lowest position) to 1."""
-    position_K = np.array(item.positions)
-    return np.asarray((position_K - position_K.min()) / (position_K.max() - position_K.min()))
-
-
 def _place(survey: Survey, item: Item) -> np.ndarray:
     """Each person's place [P] on the item's scale, not turned round; NaN without an answer."""
     answer_P = survey.people[item.id].fill_null(-1).to_numpy()
-    return np.where(answer_P >= 0, _option_places(item)[np.maximum(answer_P, 0)], np.nan)
+    return np.where(answer_P >= 0, np.array(item.places)[np.maximum(answer_P, 0)], np.nan)
 
 
 def _mean_place(survey: Survey, items: Sequence[Item]) -> np.ndarray:
@@ -278,7 +272,7 @@ def _known_mean(values_PN: np.ndarray) -> np.ndarray:
 
 def _spread(item: Item, place_P: np.ndarray, weights_P: np.ndarray, cells: Cells) -> np.ndarray:
     """Masses [G, K]: each place (NaN: none), kept within 0..1, is shared between its two neighbouring options."""
-    place_K, options = _option_places(item), len(item.options)
+    place_K, options = np.array(item.places), len(item.options)
     order_K = np.argsort(place_K)
     sorted_K = place_K[order_K]
     at_P = np.nan_to_num(np.clip(place_P, 0, 1))

@@ -117,13 +117,13 @@ def _longest_string(
 
 
 def _variance(items: tuple[Item, ...], answers_PI: np.ndarray, config: ScreensConfig) -> tuple[str, np.ndarray | None]:
-    ordinal = [i for i, item in enumerate(items) if item.ordinal and len(set(item.positions)) > 1]
+    ordinal = [i for i, item in enumerate(items) if item.places]
     if len(ordinal) < config.least_items:
         return f"fewer than {config.least_items} items are ordinal", None
     n_P, sum_P, square_P = (np.zeros(len(answers_PI)) for _ in range(3))
     for i in ordinal:
         # Outcomes lie below 0, and may be more than the options.
-        place_P, known_P = _places(items[i])[np.maximum(answers_PI[:, i], 0)], answers_PI[:, i] >= 0
+        place_P, known_P = np.array(items[i].places)[np.maximum(answers_PI[:, i], 0)], answers_PI[:, i] >= 0
         n_P += known_P
         sum_P += np.where(known_P, place_P, 0)
         square_P += np.where(known_P, place_P**2, 0)
@@ -199,12 +199,6 @@ def _answers(survey: Survey) -> np.ndarray:
         return np.empty((survey.people.height, 0), dtype=np.int16)
     frame = survey.people.select(pl.col(item.id).cast(pl.Int16).fill_null(-1) for item in book.items)
     return frame.to_numpy(order="fortran")
-
-
-def _places(item: Item) -> np.ndarray:
-    """Places [K] of an ordinal item's options, from 0 to 1."""
-    position_K = np.array(item.positions)
-    return np.asarray((position_K - position_K.min()) / (position_K.max() - position_K.min()))
 
 
 def _kept(survey: Survey, kept_P: np.ndarray) -> pl.DataFrame:

@@ -168,14 +168,13 @@ def _expected_place(item: Item, shares_GK: np.ndarray) -> np.ndarray:
 
 def _places(item: Item) -> np.ndarray:
     """Places [K] of the options, 0 (lowest position) to 1, turned for a reversed item."""
-    if len(set(item.positions)) < 2:
+    if not item.places:
         raise CodebookError(
             "a nominal item cannot measure a value",
             where=f"item '{item.id}'",
             mend="say 'ordinal: true' in the codebook; where outcomes became options, set survey.outcomes=apart",
         )
-    position_K = np.array(item.positions)
-    place_K = (position_K - position_K.min()) / (position_K.max() - position_K.min())
+    place_K = np.array(item.places)
     return np.asarray(place_K if item.key > 0 else 1 - place_K)
 
 
