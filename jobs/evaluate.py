@@ -47,7 +47,9 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None =
     for one in versions:
         if one.card.get("data_hash") not in (None, prepared.data_hash):
             say(f"note: {one.ref} was trained on other data or another split than this configuration's")
-    exam, marks = (prepared.exam, prepared.behaviour["report"]) if on is None else (_elsewhere(config, on), ())
+    exam, marks, asked = prepared.exam, prepared.behaviour["report"], prepared.facts
+    if on is not None:
+        (exam, asked), marks = _elsewhere(config, on), ()
     scores = _score(config, versions, exam.cells, marks)
     evaluation = exam.judge({who: answers for who, (answers, _) in scores.items()}, part="report")
     marked = {who: logps for who, (_, logps) in scores.items()}
@@ -57,17 +59,30 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None =
     folder = configuration.home() / "runs" / config.name / f"evaluate-{key}"
     lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", *(v.ref for v in versions)]
     title = " and ".join(v.ref for v in versions)
-    report = write_report(folder, title=title, evaluation=evaluation, behaviour=behaviour, lineage=lineage)
+    report = write_report(
+        folder,
+        title=title,
+        evaluation=evaluation,
+        facts={"Whom was asked": asked},
+        behaviour=behaviour,
+        lineage=lineage,
+    )
     say(f"\nreport: {report}")
     return {"evaluation": evaluation, "behaviour": behaviour, "report": report}
 
 
-def _elsewhere(config: RunConfig, on: Path) -> Exam:
-    """The exam of another survey, which training never saw."""
+def _elsewhere(config: RunConfig, on: Path) -> tuple[Exam, dict[str, str]]:
+    """The exam of another survey, which training never saw, and whom that one asked."""
     survey, weights, groups = weighted(configuration.load(on))
-    say(f"judged on: {survey.codebook.title}; {weights.everyone}")
+    asked = {"survey": survey.codebook.title, "everyone": weights.everyone}
+    asked |= {f"note {number}": note for number, note in enumerate(survey.notes, start=1)}
+    if survey.codebook.label_only:
+        asked["items with a label only (no question wording)"] = ", ".join(survey.codebook.label_only)
+    for name, fact in asked.items():
+        say(f"judged on {name}: {fact}")
     splits = other_survey(survey, weights.weights_P, groups, config.splits, seed=config.seed)
-    return build_exam(survey, weights.weights_P, groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
+    exam = build_exam(survey, weights.weights_P, groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
+    return exam, asked
 
 
 def _get(registry: Registry, ref: str, name: str) -> Version:

@@ -88,6 +88,13 @@ def test_a_reader_ends_in_targets(sample: Sample) -> None:
     assert set(screened.flags) <= {"longest_string", "variance", "speeders", "duplicates"}
 
 
+def test_the_licence_may_be_said_in_the_run(sample: Sample) -> None:
+    sample.restore()
+    said = sample.config.model_copy(update={"licence": "by agreement of 2026", "tier": "aggregates"})
+    book = read_survey(said, 0).codebook
+    assert (book.licence, book.tier) == ("by agreement of 2026", "aggregates")
+
+
 def test_keys_that_a_reader_has_no_use_for_are_refused() -> None:
     for config in (SurveyConfig(file=Path("town.csv")), SurveyConfig(reader="generic", statements=Path("s.csv"))):
         with pytest.raises(ConfigError, match="takes no such key"):

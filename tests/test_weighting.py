@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from valuealign.config import WeightingConfig
 from valuealign.errors import WeightingError
@@ -152,3 +154,23 @@ def test_margins_out_of_reach_are_an_error_not_a_last_iterate() -> None:
         rake(survey, Margins({"a": {"x": 0.3, "y": 0.7}, "b": {"u": 0.6, "v": 0.4}}))
     with pytest.raises(WeightingError, match="raise weighting.trim"):
         rake(sample(), Margins({"a": A, "b": B}), trim=1.05)
+
+
+CSV = "trait,level,share\na,x,0.2\na,y,0.5\na,z,0.3\nb,u,0.4\nb,v,0.6\n"
+JUNK = st.sampled_from(["", ",", "\n", '"', "nan", "1e400", "-1", "0", "a & b", "a & a", "\x00", "é", "0.5"])
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(where=st.integers(0, len(CSV)), span=st.integers(0, 9), junk=JUNK | st.text(max_size=4))
+def test_no_broken_margins_end_in_a_traceback(tmp_path: Path, where: int, span: int, junk: str) -> None:
+    """Fitted weights with every margin met, or an error that says where and how to mend it."""
+    path = tmp_path / "margins.csv"
+    path.write_text(CSV[:where] + junk + CSV[where + span :], encoding="utf-8", errors="replace")
+    try:
+        weights = rake(sample(200), Margins.read(path), trim=5.0)
+    except WeightingError as error:
+        assert error.where and error.mend
+        return
+    assert max(abs(gap.after - gap.target) for gap in weights.gaps) < 1e-6
