@@ -39,6 +39,8 @@ def command(file: Path | None, profile: str | None, output: Path | None, force: 
         output = output or (Path(f"{profile}.yaml") if file is None else file.with_suffix(".codebook.yaml"))
         if file is not None and output.exists() and output.samefile(file):
             raise ConfigError("that is the survey itself", where=str(output), mend="name another file with -o")
+        if output.is_dir():
+            raise ConfigError("that is a folder", where=str(output), mend="name the file to write with -o")
         if output.exists() and not force:
             raise ConfigError("the codebook is there already", where=str(output), mend="name another, or add --force")
         if file is None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from valuealign.config import SurveyConfig
-from valuealign.errors import ValuealignError
+from valuealign.errors import AnswerError, ValuealignError
 from valuealign.surveys import draft_codebook, draft_text
 from valuealign.surveys.codebook_yaml import read_codebook
 from valuealign.surveys.draft import Look, code
@@ -107,6 +107,15 @@ def test_the_nonvoter_survey_is_drafted(shared_data: Path, tmp_path: Path) -> No
         ("1 2 8", {"1": "Yes", "2": "No", "8": "Don't know"}, "1 2", {"8": "don't know"}, ""),
         ("1 9", {"1": "Yes", "2": "No", "9": "Refused to answer"}, "1 2", {"9": "no answer"}, ""),
         ("a b NA", {}, "a b", {}, "NA"),
+        ("NA NZ", {"NA": "Namibia", "NZ": "New Zealand"}, "NA NZ", {}, ""),
+        ("1 2 8", {"1": "Yes", "2": "No", "8": "DK/Refused"}, "1 2", {"8": "don't know or no answer"}, ""),
+        ("1 2 8", {"1": "Yes", "2": "No", "8": "8 - Don\u2019t know, spontaneous"}, "1 2", {"8": "don't know"}, ""),
+        ("-1 1 2", {"1": "Yes", "2": "No", "-1": "Don\u00b4t know"}, "1 2", {"-1": "don't know"}, ""),
+        ("1 2 8", {"1": "Yes", "2": "No", "8": "I would prefer not to tell"}, "1 2", {"8": "no answer"}, ""),
+        ("1 2 8", {"1": "Yes", "2": "No", "8": "Not sure"}, "1 2", {"8": "don't know"}, ""),
+        ("1 2 8", {"1": "Yes", "2": "No", "8": "Decline to answer"}, "1 2", {"8": "no answer"}, ""),
+        ("1 2 8", {"1": "Yes", "2": "No", "8": "IAP"}, "1 2", {}, "8"),
+        ("1 2 8", {"1": "Yes", "2": "No", "8": "Missing; other reasons"}, "1 2", {}, "8"),
     ],
 )
 def test_codes_are_told_apart(
@@ -198,6 +207,60 @@ def test_a_weight_with_gaps_is_still_the_weight(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(draft_text(draft))
     survey = read_survey(tmp_path / "s.csv", read_codebook(tmp_path / "s.yaml"), SurveyConfig())
     assert survey.people.height == 60 + 15
+    remark = "empty weights: 45, right for who answered nothing in that wave"
+    assert remark in (tmp_path / "s.yaml").read_text() and any(remark in line for line in draft.summary())
+
+
+@pytest.mark.parametrize("gap", ["", "NA"])
+def test_a_row_without_a_weight_is_named_by_the_reader(gap: str, tmp_path: Path) -> None:
+    # 7 and 9 are whole and beyond a gap: in a weight that makes them no missing codes.
+    rows = [f"{n},{gap if n == 3 else (0.5, 1, 2, 7, 9)[n % 5]},{n % 3 + 1}" for n in range(1, 61)]
+    (tmp_path / "s.csv").write_text("\n".join(["id,weight,trust", *rows]) + "\n")
+    draft = draft_codebook(tmp_path / "s.csv")
+    assert draft.weight == "weight" and "; empty weights: 1, fill them" in draft_text(draft)
+    with pytest.raises(AnswerError, match="line 4"):
+        read_back(tmp_path / "s.csv", tmp_path)
+
+
+def test_the_order_of_options_is_a_marked_guess(tmp_path: Path) -> None:
+    codes = {"bare": 3, "bare2": 3, "agree": 3, "party": 3, "paper": 4, "paper2": 4}
+    people = pl.DataFrame({name: [n % count + 1 for n in range(40)] for name, count in codes.items()})
+    labels = {
+        "agree": {1: "Agree", 2: "Neither agree nor disagree", 3: "Disagree"},
+        "party": {1: "The red one", 2: "The blue one", 3: "Another"},
+        **dict.fromkeys(("paper", "paper2"), {1: "The Sun", 2: "The Moon", 3: "The Star", 4: "Another"}),
+    }
+    svy_io.write_sav(
+        people, tmp_path / "s.sav", value_labels=[{"col": name, "labels": said} for name, said in labels.items()]
+    )
+    book = read_back(tmp_path / "s.sav", tmp_path).codebook
+    assert {item.id for item in book.items if item.ordinal} == {"bare", "bare2", "agree"}
+    lines = (tmp_path / "draft.yaml").read_text().splitlines()
+    assert all("# guessed" in line for line in lines if "ordinal:" in line and not line.startswith("#"))
+    assert "    ordinal: true # guessed: ordered, as the words climb or fall a known scale" in lines
+    assert "    ordinal: false # guessed: no order is known of these words" in lines
+    assert "  scale_1: # guessed: ordered, as the codes are bare numbers" in lines
+    assert "  scale_2: # guessed: no order is known of these words" in lines
+
+
+def test_columns_of_0_and_1_are_one_trait_where_they_say_so(tmp_path: Path) -> None:
+    names = ["id", "eth_maori", "eth_euro", "news_paper", "news_radio", "trust", "ethnicity"]
+    rows = [f"{n},{n % 2},{(0, 1, 1, 9)[n % 4]},{n % 2},{(n + 1) % 2},{n % 3 + 1},{n % 2 + 1}" for n in range(60)]
+    (tmp_path / "s.csv").write_text("\n".join([",".join(names), *rows]) + "\n")
+    survey = read_back(tmp_path / "s.csv", tmp_path)
+    (trait,) = survey.codebook.traits
+    assert (trait.id, trait.several, trait.levels) == ("ethnicity", True, ("eth_maori", "eth_euro"))
+    assert [item.id for item in survey.codebook.items] == ["news_paper", "news_radio", "trust"]
+    assert survey.people["ethnicity"].to_list()[:4] == [[], ["eth_maori", "eth_euro"], ["eth_euro"], ["eth_maori"]]
+    assert "#   ethnicity: another column of the trait 'ethnicity'" in (tmp_path / "draft.yaml").read_text()
+
+
+def test_labels_of_flags_name_the_levels(tmp_path: Path) -> None:
+    people = pl.DataFrame({"q9_1": [0, 1] * 20, "q9_2": [1, 0] * 20, "q10": [1, 2, 3, 4] * 10})
+    labels = {"q9_1": "Religion: Buddhist", "q9_2": "Religion: none"}
+    svy_io.write_sav(people, tmp_path / "s.sav", var_labels=labels)
+    (trait,) = read_back(tmp_path / "s.sav", tmp_path).codebook.traits
+    assert (trait.id, trait.levels) == ("religion", ("Buddhist", "none"))
 
 
 @pytest.mark.parametrize(
@@ -226,8 +289,11 @@ def test_the_job_never_writes_over_the_survey(tmp_path: Path) -> None:
     data = tmp_path / "s.csv"
     data.write_text("id,trust\n1,1\n2,2\n3,1\n")
     before = data.read_bytes()
-    for arguments in (["s.csv", "-o", "s.csv", "--force"], ["."], ["missing.csv"], []):
+    (tmp_path / "link.csv").symlink_to(data)
+    itself = (["s.csv", "-o", "s.csv", "--force"], ["s.csv", "-o", "s.csv"], ["s.csv", "-o", "link.csv", "--force"])
+    for arguments in (*itself, ["s.csv", "-o", "."], ["."], ["missing.csv"], []):
         command = [sys.executable, str(ROOT / "jobs" / "draft_codebook.py"), *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 2 and "mend:" in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert "--force" not in done.stderr
     assert data.read_bytes() == before

@@ -160,6 +160,9 @@ def test_own_wordings_replace_the_paraphrases(tmp_path: Path) -> None:
     own.write_text("items:\n  ipcrtiv: {txt: misspelt}\n")
     with pytest.raises(CodebookError, match="line 2"):
         read_survey(config.model_copy(update={"codebook": own}), 0)
+    own.write_text("items:\n  ipcrtvi: A misspelt item\n")
+    with pytest.raises(CodebookError, match=r"(?s)line 2: 'ipcrtvi' is no item .* did you mean 'ipcrtiv'"):
+        read_survey(config.model_copy(update={"codebook": own}), 0)
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

@@ -154,6 +154,9 @@ def test_the_profile_is_adjusted_in_a_copy(tmp_path: Path) -> None:
         "man",
     }
     assert not any("built-in" in note for note in survey.notes)
+    (tmp_path / "own.yaml").write_text(copy.replace("T11]", "T11, T12]"))
+    with pytest.raises(AnswerError, match=r"(?s)no column 'Weight.T12'.* name under 'waves:' only those of the file"):
+        read_survey(config, 0)
     (tmp_path / "own.yaml").write_text(copy.replace("ClimateChgReal", "ClimateReal"))
     with pytest.raises(AnswerError, match="no column 'Env.ClimateReal.T08'"):
         read_survey(config, 0)

@@ -149,6 +149,7 @@ def test_the_users_yaml_is_laid_over(tmp_path: Path) -> None:
     assert book.item("svs1").text == "Fairness for everyone" and book.item("svs1").values == ("universalism",)
     assert book.item("svs2").family == "calm" and book.item("svs3").text == "SVS-57 item 3"
     assert "svs1" not in book.label_only and "svs3" in book.label_only and len(book.label_only) == 55
+    assert book.centred_on == tuple(f"svs{n}" for n in range(1, 58)), "the user's own item counts for no mean"
     assert book.item("svs3").options[8].text == "most" and book.item("own").options[0].text == "yes"
     assert people["svs1"][3] is None and people["svs1"].null_count() == 1
     assert people["svs5"].to_list() == codes[:, 4].tolist()

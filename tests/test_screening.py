@@ -15,6 +15,8 @@ from valuealign.config import ScreensConfig
 from valuealign.errors import SurveyError
 from valuealign.surveys import screen
 from valuealign.surveys.codebook import Codebook, Trait
+from valuealign.surveys.codebook_yaml import RESERVED
+from valuealign.surveys.screening import SCREENS
 from valuealign.surveys.table import Survey
 from valuealign.types import Item, Option
 
@@ -198,6 +200,10 @@ def test_drop_takes_people_out_and_flag_does_not() -> None:
     assert dropped.notes == ("the screen variance drops 1 of 3 interviews (33.3 %)",)
     with pytest.raises(SurveyError, match="leave nobody"):
         screen(survey(np.full((3, 12), 2), [5] * 12), only("variance", "drop"))
+
+
+def test_the_columns_of_flags_are_nobody_elses() -> None:
+    assert {f"screen_{name}" for name in SCREENS} <= set(RESERVED)
 
 
 def test_nominal_items_have_no_variance() -> None:

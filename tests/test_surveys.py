@@ -138,7 +138,7 @@ def test_a_codebook_mistake_names_file_line_and_mend(
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("c,2,-1", "c,2,7", ("column 'council', line 5", "code '7'", "add it to 'council' or to 'missing'")),
+        ("c,2,-1", "c,2,7", ("column 'council', line 5", "code '7'", "say at 'council' in ", "or that it is missing")),
         ("b,3,", "b,-3,", ("column 'w', line 3", "'-3' is negative")),
         ("b,3,", "b,nan,", ("column 'w', line 3", "no finite number")),
         ("b,3,", "b,many,", ("column 'w', line 3", "no finite number")),

@@ -332,6 +332,16 @@ def test_questions_are_a_record_of_what_the_files_say(tmp_path: Path) -> None:
     assert questions.values["Q254"].adjustment == {"3": None}
 
 
+def test_a_code_that_the_codebook_lacks_is_named_with_its_mend(tmp_path: Path) -> None:
+    config = sample(tmp_path)
+    assert config.file is not None
+    table = pl.read_csv(config.file, infer_schema=False)
+    table.with_columns(Q1=pl.Series(["7", *table["Q1"][1:]])).write_csv(config.file)
+    with pytest.raises(AnswerError, match=r"(?s)line 2: the code '7'.* say at 'Q1' in .*book what it means") as caught:
+        read_survey(config, 0)
+    assert "'missing'" not in str(caught.value), "a key that JSON does not have"
+
+
 def test_an_interview_that_stands_twice_is_refused(tmp_path: Path) -> None:
     config = sample(tmp_path)
     assert config.file is not None

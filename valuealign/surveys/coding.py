@@ -210,7 +210,9 @@ def _coded(rows: Rows, key: str, column: Column, kind: pl.DataType) -> pl.Series
         return column.codes[text]
 
     known = ", ".join(column.codes)
-    mend = f"add it to '{key}' or to 'missing' in {rows.book.where or 'the codebook'}; it knows {known}"
+    # Not every codebook is a YAML: no key of it is named.
+    where = rows.book.where or "the codebook"
+    mend = f"say at '{key}' in {where} what it means, or that it is missing, or mend the data; known are {known}"
     return _looked_up(rows, key, column, meant, kind, mend)
 
 

@@ -16,13 +16,11 @@ from pathlib import Path
 from valuealign.surveys import files
 from valuealign.surveys.codebook import WAVE
 from valuealign.surveys.files import Table
+from valuealign.surveys.wordings import DONT_KNOW, NOT_ASKED, mentions_non_answer, non_answer
 
-DONT_KNOW, NO_ANSWER = "don't know", "no answer"
-OUTCOME_LABELS = (
-    (DONT_KNOW, re.compile(r"\b(do(n.?t| ?not) know|dk|can.?t (choose|say)|not sure|unsure|no opinion)\b", re.I)),
-    (NO_ANSWER, re.compile(r"\b(no answer|refus\w*|declin\w*|prefer not|no response|not answered)\b", re.I)),
-)
-MISSING_LABELS = re.compile(r"\b(missing|not asked|inap\w*|not applicable|skipped|not available|unknown|n/?a)\b", re.I)
+# In a published table these may be answers; in a file they are proposed as none.
+UNSURE = re.compile(r"\b(not sure|unsure|no opinion)\b", re.I)
+LONGEST_NON_ANSWER = 60
 MISSING_WORDS = frozenset({"NA", "N/A", "NAN", "NULL", ".", "#NULL!"})
 MISSING_NUMBERS = frozenset({7, 8, 9, 66, 77, 88, 97, 98, 99, 777, 888, 996, 997, 998, 999, 7777, 8888, 9998, 9999})
 
@@ -42,6 +40,12 @@ TRAITS = (
     ("ethnicity", re.compile(r"(race|ethnic\w*( group| origin)?)$", re.I)),
     ("income", re.compile(r"((scale|level) of |household )?(incomes?|hinc)([_ ]?(cat|group|level|step)\w*)?$", re.I)),
 )
+# Columns of 0 and 1 with one stem are one trait with several answers where their stem, or each label, says so.
+FLAGS = (
+    ("ethnicity", re.compile(r"(r_?)?(eth|ethn\w*|race)", re.I), re.compile(r"(ethnic\w*|race)\b", re.I)),
+    ("religion", re.compile(r"(r_?)?relig\w*", re.I), re.compile(r"(religion|religious (group|affiliation))\b", re.I)),
+)
+STEM = re.compile(r"(?P<stem>\w[\w.]*?)([._]?\d+|[._][^\W\d_]+)$")
 # A mark of a wave in a column name: trust_w3, trust.2018, Trust.T10, trustT10, w1_trust.
 WAVE_STYLES = (
     re.compile(r"^(?P<before>.*\w[._])(?P<mark>(wave|w|t)\d{1,2}|(19|20)\d\d)(?P<after>)$", re.I),
@@ -56,7 +60,8 @@ AGE_CUTS = (30, 45, 60)
 class Look:
     """A column, or one question's columns of all waves: how often each code stands, and the labels.
 
-    ``columns`` counts them; ``full`` where no value is empty, ``unique`` where also none comes twice.
+    ``columns`` counts them, ``empty`` the values without anything; ``unique`` where no value is
+    empty or comes twice.
     """
 
     name: str
@@ -64,8 +69,8 @@ class Look:
     labels: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     columns: int = 0
+    empty: int = 0
     unique: bool = False
-    full: bool = True
 
     @property
     def id(self) -> str:
@@ -85,28 +90,46 @@ class Coded:
 
 @dataclass
 class Draft:
-    """What a file seems to hold; ``unplaced`` says of each other column why it was left."""
+    """What a file seems to hold; ``unplaced`` says of each other column why it was left.
+
+    ``weight_gaps`` counts the empty weights; ``several`` holds the traits with a column of 0 and 1
+    for each level.
+    """
 
     path: Path
     separator: str = ","
     waves: tuple[str, ...] = ()
     person: str | None = None
     weight: str | None = None
+    weight_gaps: int = 0
     duration: str | None = None
     traits: dict[str, tuple[Look, Coded]] = field(default_factory=dict)
+    several: dict[str, list[tuple[Look, Coded]]] = field(default_factory=dict)
     bands: dict[str, tuple[str, ...]] = field(default_factory=dict)
     items: list[tuple[Look, Coded]] = field(default_factory=list)
     unplaced: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def weight_remark(self) -> str:
+        """What empty weights mean, to stand behind the weight; nothing where there are none."""
+        if not self.weight_gaps:
+            return ""
+        who = (
+            "right for who answered nothing in that wave"
+            if WAVE in str(self.weight)
+            else "fill them, or take those out"
+        )
+        return f"; empty weights: {self.weight_gaps}, {who}"
 
     def summary(self) -> list[str]:
         """What was guessed, a line each."""
         scales = {coded.options for _, coded in self.items}
         return [
             f"person: {self.person or 'not found: every row counts as another person'}",
-            f"weight: {self.weight or 'not found: everyone counts the same'}",
+            f"weight: {self.weight or 'not found: everyone counts the same'}" + self.weight_remark,
             *([f"waves: {', '.join(self.waves)}"] if self.waves else []),
             *([f"duration: {self.duration}"] if self.duration else []),
-            f"traits: {', '.join(self.traits) or 'none found'}",
+            f"traits: {', '.join([*self.traits, *self.several]) or 'none found'}",
             f"items: {len(self.items)} on {len(scales)} scales, "
             f"{sum(not coded.labelled for _, coded in self.items)} without labels of their options",
             f"not placed: {len(self.unplaced)} columns (listed at the end of the draft)",
@@ -119,7 +142,11 @@ def draft_codebook(path: Path) -> Draft:
     table = files.load(path, separator=separator)
     looks, waves = _looks(table)
     found = Draft(path, separator, waves)
+    found.several = _flags(found, looks)
+    flags = {look.name for levels in found.several.values() for look, _ in levels}
     for look in looks:
+        if look.name in flags:
+            continue
         reason = _place(found, look)
         if reason:
             found.unplaced[look.name] = reason
@@ -164,7 +191,7 @@ def _add(look: Look, table: Table, name: str) -> None:
     look.label = look.label or table.layout.labels.get(name, "")
     look.labels |= {code: words for code, words in table.layout.values.get(name, {}).items() if words}
     look.columns += 1
-    look.full &= sum(look.counts.values()) == look.columns * len(index_P)
+    look.empty = look.columns * len(index_P) - sum(look.counts.values())
     look.unique &= len(look.counts) == len(index_P)
 
 
@@ -182,8 +209,8 @@ def _place(found: Draft, look: Look) -> str:
         return f"its name holds {WAVE}"
     if found.person is None and look.unique and PERSON.search(look.id):
         found.person = look.name
-    elif found.weight is None and numeric and not look.labels and _is_weight(found, look, coded):
-        found.weight = look.name
+    elif found.weight is None and not look.labels and _is_weight(found, look):
+        found.weight, found.weight_gaps = look.name, look.empty + sum(look.counts[text] for text in _absent(look))
     elif found.duration is None and numeric and len(coded.options) > MOST_OPTIONS and DURATION.search(said):
         found.duration = look.name
     elif (name := _trait(found, look, coded)) is not None:
@@ -208,18 +235,41 @@ def _place(found: Draft, look: Look) -> str:
     return ""
 
 
-def _is_weight(found: Draft, look: Look, coded: Coded) -> bool:
-    """Named like one, numbers of at least 0 (in every wave), and some of them fractions; who took no part has none."""
-    values = [float(text) for text, _ in coded.options]
-    fractions = any(not value.is_integer() for value in values)
+def _is_weight(found: Draft, look: Look) -> bool:
+    """Named like one, with numbers of at least 0 (in every wave), some of them fractions; some may be empty."""
+    values = [_float(text) for text in look.counts if text not in _absent(look)]
+    numbers = [value for value in values if value is not None and value >= 0]
     named = WEIGHT.search(look.id) or WEIGHT.search(look.label)
     everywhere = look.columns == (len(found.waves) if WAVE in look.name else 1)
-    return bool(named) and fractions and everywhere and len(values) == len(look.counts) and min(values) >= 0
+    fractions = any(not value.is_integer() for value in numbers)
+    return bool(named) and fractions and everywhere and len(numbers) == len(values)
+
+
+def _absent(look: Look) -> set[str]:
+    """The words of the column that stand for an empty value."""
+    return {text for text in look.counts if text.upper() in MISSING_WORDS}
+
+
+def _flags(found: Draft, looks: Iterable[Look]) -> dict[str, list[tuple[Look, Coded]]]:
+    """Trait -> the columns of 0 and 1 that are its levels: at least two of one stem, both codes in each."""
+    stems: dict[str, list[tuple[Look, Coded]]] = {}
+    for look in looks:
+        match, coded = STEM.match(look.id), code(look)
+        both = [text for text, _ in _observed(look, coded)] == ["0", "1"]
+        if match and both and (found.waves or WAVE not in look.name):
+            stems.setdefault(match["stem"], []).append((look, coded))
+    several: dict[str, list[tuple[Look, Coded]]] = {}
+    for stem, levels in stems.items():
+        for name, of_stem, of_label in FLAGS:
+            said = of_stem.fullmatch(stem) or all(of_label.match(look.label) for look, _ in levels)
+            if said and len(levels) > 1:
+                several.setdefault(name, levels)
+    return several
 
 
 def _trait(found: Draft, look: Look, coded: Coded) -> str | None:
     for name, pattern in TRAITS:
-        if name in found.traits or not (pattern.match(look.id) or pattern.match(look.label)):
+        if name in found.traits or name in found.several or not (pattern.match(look.id) or pattern.match(look.label)):
             continue
         most = MOST_LEVELS if name in ("country", "region") else 2 * MOST_OPTIONS
         if name == "age" and all(_float(text) is not None for text, _ in coded.options):
@@ -231,7 +281,8 @@ def _trait(found: Draft, look: Look, coded: Coded) -> str | None:
 
 def _again(found: Draft, look: Look) -> str | None:
     """The trait that is placed already and that this column seems to be too."""
-    return next((name for name, pattern in TRAITS if name in found.traits and pattern.match(look.id)), None)
+    placed = {*found.traits, *found.several}
+    return next((name for name, pattern in TRAITS if name in placed and pattern.match(look.id)), None)
 
 
 def _observed(look: Look, coded: Coded) -> tuple[tuple[str, str], ...]:
@@ -258,11 +309,12 @@ def code(look: Look) -> Coded:
     away = _outside([text for text in codes if text not in look.labels], codes)
     for text in codes:
         words = look.labels.get(text, text if _float(text) is None else "")
-        outcome = next((name for name, pattern in OUTCOME_LABELS if pattern.search(words)), None)
-        if outcome and len(words) < 60:
-            outcomes[text] = outcome
-        elif text in away or text.upper() in MISSING_WORDS or (text in look.labels and MISSING_LABELS.search(words)):
+        absent = text in away or (text not in look.labels and text.upper() in MISSING_WORDS)
+        kind = NOT_ASKED if absent else _no_answer(words)
+        if kind == NOT_ASKED:
             missing.append(text)
+        elif kind:
+            outcomes[text] = kind
         else:
             options.append(text)
     labelled = any(text in look.labels for text in options)
@@ -270,6 +322,13 @@ def code(look: Look) -> Coded:
         # A measure with a label for its ends only.
         labelled = False
     return Coded(_worded(_filled(options, labelled), look.labels), outcomes, tuple(missing), labelled)
+
+
+def _no_answer(words: str) -> str | None:
+    """The kind of non-answer that a label seems to be; None for an option."""
+    loose = len(words) < LONGEST_NON_ANSWER
+    unsure = DONT_KNOW if loose and UNSURE.search(words) else None
+    return non_answer(words) or unsure or (mentions_non_answer(words) if loose else None)
 
 
 def _outside(unlabelled: list[str], codes: list[str]) -> set[str]:

@@ -21,9 +21,10 @@ import numpy as np
 import polars as pl
 
 from valuealign.config import SurveyConfig
-from valuealign.errors import AnswerError, SurveyError
+from valuealign.errors import AnswerError
 from valuealign.surveys._rows import Rows, first_people, number, read_rows, refuse_keys
 from valuealign.surveys.codebook import Codebook, Trait
+from valuealign.surveys.instruments import data_file
 from valuealign.surveys.table import Survey
 from valuealign.surveys.wordings import DONT_KNOW, EITHER, NO_ANSWER, non_answer, ordered, plain_words
 from valuealign.types import Item, Option
@@ -69,10 +70,8 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     AnswerError (file, column, line, the mend) for the data.
     """
     refuse_keys(config, ("codebook", "weight", "waves", "statements"))
-    if config.file is None:
-        mend = "name a table of answer shares (CSV, JSON lines, Parquet)"
-        raise SurveyError("reader published needs survey.file", where="survey.file", mend=mend)
-    rows = read_rows(config.file)
+    path = data_file(config)
+    rows = read_rows(path)
     found = _wide(rows) if "selections" in rows.columns else _tidy(rows)
     questions = [question for question in found if question.cells]
     rescaled = _to_fractions(questions, rows)
@@ -85,12 +84,12 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     )
     sources = dict.fromkeys(str(source) for source in rows.columns.get("source", ()) if source is not None)
     book = Codebook(
-        name=config.file.stem,
-        title=config.file.stem.replace("_", " "),
+        name=path.stem,
+        title=path.stem.replace("_", " "),
         items=items,
         traits=(Trait("country", "country", tuple(sizes), {name: f"from {name}" for name in sizes}),),
         source=", ".join(sources),
-        where=str(config.file),
+        where=str(path),
         outcomes=outcomes,
         country="country",
     )

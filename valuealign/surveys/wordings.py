@@ -19,13 +19,17 @@ NON_ANSWERS = {
     ),
     NO_ANSWER: (
         "no answer", "na", "n/a", "refused", "refusal", "refuse", "ref", "refused to answer", "declined",
-        "declined to answer", "prefer not to answer", "prefer not to say", "no response", "not answered",
+        "declined to answer", "decline to answer", "prefer not", "prefer not to answer", "prefer not to say",
+        "no response", "not answered",
     ),
     NOT_ASKED: (
-        "not asked", "not asked in survey", "not applicable", "inapplicable", "missing", "unknown", "not available",
+        "not asked", "not asked in survey", "not applicable", "inapplicable", "inappropriate", "inap", "iap", "missing",
+        "unknown", "not available", "skipped",
     ),
 }  # fmt: skip
 _KIND = {wording: kind for kind, wordings in NON_ANSWERS.items() for wording in wordings}
+# Typed for ': left and right quotes, the acute and the grave accent.
+_APOSTROPHES = re.compile("[\u2018\u2019\u00b4`]")
 _ASIDE = re.compile(r"[(\[][^)\]]*\b(?:vol|volunteered|spontaneous|do not read|dnr)\b[^)\]]*[)\]]")
 
 
@@ -36,13 +40,25 @@ def non_answer(text: str) -> str | None:
     "or" ("DK/Refused"), and remarks such as "(do not read)" do not count. A text with any other
     part is an option.
     """
-    words = plain_words(_ASIDE.sub("", text.casefold().replace("\u2019", "'"))).rstrip(".").removeprefix("i ")
+    words = plain_words(_ASIDE.sub("", _APOSTROPHES.sub("'", text.casefold()))).rstrip(".").removeprefix("i ")
     parts = [words] if words in _KIND else [part.strip() for part in re.split(r"[/;,]|\bor\b", words)]
     kinds = {_KIND.get(part) for part in parts}
     if None in kinds:
         return None
     said = kinds - {NOT_ASKED}
     return EITHER if len(said) > 1 else said.pop() if said else NOT_ASKED
+
+
+def mentions_non_answer(text: str) -> str | None:
+    """The kind of non-answer whose wording stands anywhere in the text ("8. Don't know, spontaneous").
+
+    Looser than ``non_answer``, for what a person looks at afterwards.
+    """
+    words = plain_words(_APOSTROPHES.sub("'", text))
+    for kind, wordings in NON_ANSWERS.items():
+        if re.search(rf"(?<!\w)({'|'.join(map(re.escape, wordings))})(?!\w)", words):
+            return kind
+    return None
 
 
 def plain_words(text: str) -> str:

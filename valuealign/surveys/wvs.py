@@ -17,6 +17,7 @@ from valuealign.errors import AnswerError, CodebookError, SurveyError
 from valuealign.surveys import files, generic, profiles, wvs_codebook
 from valuealign.surveys.codebook import Codebook, Column, Trait
 from valuealign.surveys.codebook_yaml import RESERVED, read_codebook
+from valuealign.surveys.instruments import data_file
 from valuealign.surveys.table import Survey
 from valuealign.surveys.wvs_codebook import ADJUSTMENT, BOOK, COUNTRY, OUTCOMES, UNORDERED, Questions
 
@@ -44,28 +45,27 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     our own format (YAML), or nothing: then a .sav or .dta file gives its own labels. Raises
     SurveyError where neither is there, CodebookError for the codebook, AnswerError for the data.
     """
-    if config.file is None:
-        raise SurveyError("reader wvs needs survey.file", where="survey.file", mend="name the CSV, .sav or .dta file")
+    path = data_file(config)
     if config.codebook is not None and config.codebook.suffix.lower() in (".yaml", ".yml"):
-        return generic.read_survey(config.file, read_codebook(config.codebook), config, prune=True)
-    separator = files.separator(config.file)
-    layout = files.layout(config.file, separator=separator)
+        return generic.read_survey(path, read_codebook(config.codebook), config, prune=True)
+    separator = files.separator(path)
+    layout = files.layout(path, separator=separator)
     questions = _questions(config.codebook, layout)
     countries, unnamed = _countries(config, layout, questions, separator)
     book, unordered = codebook(questions, layout.names, countries)
-    survey = generic.read_survey(config.file, replace(book, separator=separator), config, prune=True)
-    _check_persons(survey, config, separator)
+    survey = generic.read_survey(path, replace(book, separator=separator), config, prune=True)
+    _check_persons(survey, path, separator, config.rows)
     return replace(survey, notes=(*unnamed, *unordered, *survey.notes))
 
 
-def _check_persons(survey: Survey, config: SurveyConfig, separator: str) -> None:
+def _check_persons(survey: Survey, path: Path, separator: str, rows_read: int | None) -> None:
     """Everybody was interviewed once. Raises AnswerError for an interview that stands twice."""
     twice = survey.people["person"].is_duplicated()
     if not twice.any():
         return
     who, name = survey.people["person"].filter(twice)[0], str(survey.codebook.person)
     rows = np.flatnonzero((survey.people["person"] == who).to_numpy())
-    table = files.load(Path(str(config.file)), columns=[name], separator=separator, rows=config.rows)
+    table = files.load(path, columns=[name], separator=separator, rows=rows_read)
     raise AnswerError(
         f"the interview {who} stands there twice ({twice.sum()} such rows in all)",
         where=f"{table.where(name, rows[0])} and {table.where(name, rows[1])}",
