@@ -24,7 +24,7 @@ from valuealign.cluster.train import fit
 from valuealign.cluster.worker import START, TrainRun, read_scores
 from valuealign.config import RunConfig
 from valuealign.evaluate import Evaluation, behaviour_by_stage
-from valuealign.learner import plan_stages, weighted_lambda_rule
+from valuealign.learner import plan_stages
 from valuealign.models.load import fingerprint, resolve
 from valuealign.report import print_table, write_report
 
@@ -34,7 +34,7 @@ def make_run(config: RunConfig, prepared: Prepared, out: Path) -> TrainRun:
     return TrainRun(
         model=config.model,
         train=config.train,
-        stages=plan_stages(config, prepared.survey_cells, prepared.kto_cells),
+        stages=plan_stages(config, prepared.survey_cells, prepared.judged),
         out=out,
         cache=configuration.home() / "reference",
         seed=config.seed,
@@ -49,8 +49,9 @@ def align(config: RunConfig) -> dict[str, Any]:
     out, resumed = run_folder("align", config.name, configuration.dump(config), prepared.data_hash, fingerprint(base))
     say(f"run: {out}" + (" (resumed)" if resumed else ""))
     run = replace(make_run(config, prepared, out), model=config.model.model_copy(update={"path": str(base)}))
-    if "kto" in config.stages:
-        say(f"  KTO's weights: {weighted_lambda_rule(prepared.kto_cells, config.kto)}")
+    for stage in run.stages:
+        for note in (note for term in stage.terms for note in term.notes):
+            say(f"  {stage.name}: {note}")
     with cluster():
         fit(run, name="align", progress=say)
     names = [START, *config.stages]
@@ -94,7 +95,7 @@ def register(
             "config": config.model_dump(mode="json"),
             "results": evaluation.results(stage),
         }
-        parent = registry.register(run.adapter(stage), name=config.name, card=card, parent=parent, who="align")
+        parent = registry.register(run.trained(stage), name=config.name, card=card, parent=parent, who="align")
         versions[stage] = parent.id
     aliases = {"stage1": versions.get("distribution"), "champion": versions[config.stages[-1]]}
     for alias, version in aliases.items():

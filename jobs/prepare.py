@@ -30,12 +30,13 @@ from valuealign.weighting import Weights
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training and evaluation see. ``behaviour`` has the parts train, select and report."""
+    """What training and evaluation see. ``judged`` has the training cells of each stage on judgements,
+    ``behaviour`` the parts train, select and report."""
 
     dataset: Dataset
     exam: Exam
     survey_cells: tuple[Cell, ...]
-    kto_cells: tuple[Cell, ...]
+    judged: dict[str, tuple[Cell, ...]]
     behaviour: dict[str, tuple[Cell, ...]]
     data_hash: str
     facts: dict[str, str]
@@ -61,17 +62,19 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
     exam = build_exam(survey, weights_P, dataset.groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
     found["cells to train on"] = f"{len(cells):,}"
     behaviour = behaviour_parts(config, survey, weights_P, splits.person_P)
-    if config.kto.on == "survey":
-        kto_cells = tuple(survey_cells(targets, splits.train, undesirable="others"))
-    else:
-        kto_cells = behaviour["train"]
+    judged = {
+        name: tuple(survey_cells(targets, splits.train, undesirable="others"))
+        if stage.on == "survey"
+        else behaviour["train"]
+        for name, stage in config.preferences.items()
+    }
     if behaviour["train"]:
         found["behaviour prompts"] = ", ".join(f"{len(part)} to {name}" for name, part in behaviour.items())
     for name, fact in found.items():
         progress(f"{name}: {fact}")
-    seen = (*cells, *kto_cells, *exam.cells, *behaviour["select"], *behaviour["report"])
+    seen = (*cells, *behaviour["train"], *exam.cells, *behaviour["select"], *behaviour["report"])
     digest = hashlib.sha256(json.dumps([[c.key, c.desirable, c.undesirable] for c in seen]).encode())
-    return Prepared(dataset, exam, cells, kto_cells, behaviour, digest.hexdigest()[:32], found)
+    return Prepared(dataset, exam, cells, judged, behaviour, digest.hexdigest()[:32], found)
 
 
 def keep(config: RunConfig) -> Path:

@@ -23,6 +23,7 @@ from prepare import prepare
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
 from valuealign.cluster.sweep import SweepProbe, Trial, sweep
+from valuealign.cluster.worker import trained_folder
 from valuealign.config import RunConfig
 from valuealign.errors import ConfigError, UnknownVersion
 from valuealign.models.load import fingerprint, resolve
@@ -75,8 +76,9 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
             "sweep": [{"trial": t.id, **t.setting, **t.figures, "error": t.error} for t in trials],
             "results": [{"split": "select", "metric": name, "value": best.figures[name]} for name in ("auc", "change")],
         }
-        adapter = best.out / "adapters" / "kto"
-        version = registry.register(adapter, name=config.name, card=card, parent=start, who="sweep")
+        version = registry.register(
+            trained_folder(best.out, "kto"), name=config.name, card=card, parent=start, who="sweep"
+        )
         say(f"registered the best trial as {version.ref}")
         say(f"  `python jobs/promote.py {config.name} {version.id}` makes it the champion")
     else:

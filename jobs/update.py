@@ -62,7 +62,7 @@ class ClusterTrainer:
         before, after = read_scores(out, START), read_scores(out, "update")
         logps = {name: read_scores(out, name)["exam"] for name in also}
         logps |= {"champion": before["exam"], "candidate": after["exam"]}
-        return Candidate(run.adapter("update"), logps, before["feedback"], after["feedback"])
+        return Candidate(run.trained("update"), logps, before["feedback"], after["feedback"])
 
 
 def learn_from_feedback(config: RunConfig, check: bool = False) -> Outcome | None:

@@ -78,7 +78,8 @@ def test_a_misspelt_override_names_the_nearest(override: str, near: str) -> None
         "kto.beta=fast",
         "seed=-1",
         "stages=[]",
-        "stages=[kto, dpo]",
+        "stages=[kto, distribution]",
+        "stages=[kto, kto]",
         "train.zero=4",
         "splits.train=0.9",  # leaves no people for report
         "name=../elsewhere",

@@ -14,11 +14,14 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
 from valuealign.cluster.worker import build
 from valuealign.config import ModelConfig
-from valuealign.engine import LocalEngine, check_packing, score_all, write_trained
+from valuealign.engine import LocalEngine, check_packing, score_all
 from valuealign.errors import ModelError
 from valuealign.models.host import Host
 from valuealign.models.load import abilities, fingerprint, load_base, resolve
+from valuealign.models.trained import put_trained
 from valuealign.prompts import ask, render
+from valuealign.registry import Registry
+from valuealign.store import Store
 from valuealign.types import Message
 
 
@@ -74,7 +77,7 @@ def test_adapters_load_in_plain_peft_and_in_the_host(tmp_path: Path) -> None:
         for name, p in model.named_parameters():
             if "lora_B" in name:
                 p.normal_(std=0.3)
-    write_trained(model, tmp_path / "a")
+    LocalEngine(model, pad_id=2).save_trained(tmp_path / "a")
     config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA" and config["r"] == 4 and config["lora_dropout"] == 0.0
     cells = (*survey_cells(3), *behaviour_cells(2))
@@ -102,6 +105,46 @@ def test_adapters_load_in_plain_peft_and_in_the_host(tmp_path: Path) -> None:
         host.generate("v2", [Message("user", "x" * 600)], max_tokens=5)
     host.unload("v1")
     assert host.loaded() == ("v2",)
+
+
+def test_a_full_fine_tune_is_a_version_that_any_reader_of_checkpoints_loads(tmp_path: Path) -> None:
+    folder = make_tiny(tmp_path / "m")
+    base, model = build(ModelConfig(path=str(folder), train="full"), seed=0, start=None)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.02)
+    engine = LocalEngine(model, pad_id=2)
+    engine.save_trained(tmp_path / "w")
+    engine.save_trained(tmp_path / "w")  # again over itself, as a resumed stage does
+    cells = (*survey_cells(3), *behaviour_cells(2))
+    want = score_all(engine, [render(c, base.tokenizer) for c in cells], pad_id=2, packed=True, token_budget=500)
+    registry = Registry(tmp_path / "registry", Store.open(tmp_path / "db"))
+    version = registry.register(tmp_path / "w", name="tiny", card={"base": str(folder)})
+    _, plain = build(ModelConfig(path=str(version.path), train="full"), seed=0, start=None)
+    rendered = [render(c, base.tokenizer) for c in cells]
+    host = Host(str(folder))
+    host.load("v1", version.path)
+    host.load("v1", version.path)
+    again = score_all(LocalEngine(plain, pad_id=2), rendered, pad_id=2, packed=True, token_budget=500)
+    for found in (again, host.score("v1", cells)):
+        assert max(float(np.abs(a - b).max()) for a, b in zip(found, want, strict=True)) < 1e-4
+    assert host.generate("v1", [Message("user", "Hello?")], max_tokens=5).completion_tokens <= 5
+    put_trained(model, version.path)
+    with pytest.raises(ModelError, match="not an adapter"):
+        put_trained(build(ModelConfig(path=str(folder)), seed=0, start=None)[1], version.path)
+
+
+def test_dropout_is_off_even_where_a_checkpoint_asks_for_it(tmp_path: Path) -> None:
+    """Also in the mode in which transformers recomputes activations."""
+    folder = make_tiny(tmp_path)
+    config = json.loads((folder / "config.json").read_text()) | {"attention_dropout": 0.5}
+    (folder / "config.json").write_text(json.dumps(config))
+    base, model = build(ModelConfig(path=str(folder)), seed=0, start=None, recompute=True)
+    rendered = [render(c, base.tokenizer) for c in survey_cells(2)]
+    one, two = (
+        score_all(LocalEngine(model, pad_id=2), rendered, pad_id=2, packed=True, token_budget=500) for _ in "ab"
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def test_fingerprint_sees_weights_and_tokenizer(tmp_path: Path) -> None:

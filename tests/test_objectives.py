@@ -12,7 +12,7 @@ from torch import Tensor
 
 from valuealign.objectives import OBJECTIVES
 from valuealign.objectives.branches import log_mass
-from valuealign.objectives.kto import lambda_rule, mismatch
+from valuealign.objectives.kto import LambdaRule, mismatch
 from valuealign.types import Wanted
 
 CELL = [0, 0, 0, 1, 1, 2, 2, 2]
@@ -305,9 +305,9 @@ def test_mismatch_is_the_mass_weighted_log_ratio() -> None:
 
 
 def test_lambda_rule_and_log_mass() -> None:
-    rule = lambda_rule(30, 10, lambda_d=1.0, lambda_u=2.5)
+    rule = LambdaRule(1.0, 2.5, 30, 10)
     assert rule.ratio == pytest.approx(1.2) and rule.holds and "within" in str(rule)
-    assert not lambda_rule(30, 10, lambda_d=1.0, lambda_u=1.0).holds
+    assert not LambdaRule(1.0, 1.0, 30, 10).holds
     far = torch.tensor([-900.0, -901.0, -3.0])
     assert log_mass(far, torch.tensor([0, 0, 1]), 2).tolist() == pytest.approx(
         [-900 + math.log1p(math.exp(-1)), -3.0], rel=1e-6

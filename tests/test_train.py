@@ -17,8 +17,9 @@ import pytest
 from test_worker import local, make_run
 from tiny import make_tiny
 
-from valuealign.cluster.worker import NoCheckpoints, TrainRun, adapter_done, read_scores, work
+from valuealign.cluster.worker import NoCheckpoints, TrainRun, read_scores, work
 from valuealign.errors import ModelError
+from valuealign.models.trained import trained_done
 
 pytestmark = pytest.mark.ray
 
@@ -54,7 +55,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_alike(ray_cluster: None, m
     from valuealign.cluster.train import fit
 
     whole, cut = long_run(model, tmp_path / "whole"), long_run(model, tmp_path / "cut")
-    work(whole, local, NoCheckpoints(), scorer=local)  # one process, uninterrupted
+    work(whole, local, NoCheckpoints())  # one process, uninterrupted
     killed: list[int] = []
 
     def kill() -> None:
@@ -80,7 +81,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_alike(ray_cluster: None, m
     assert sorted(set(first)) == list(range(1, cut.stages[0].steps + 1))
     assert any("tokens/s" in line for line in said)
     for stage in ("distribution", "kto"):
-        assert adapter_done(cut.adapter(stage))
+        assert trained_done(cut.trained(stage))
         one, two = read_scores(whole.out, stage), read_scores(cut.out, stage)
         apart = max(float(np.abs(a - b).max()) for name in one for a, b in zip(one[name], two[name], strict=True))
         assert apart < 0.05, f"{stage}: two workers and a kill end where one process does ({apart:.4f} nats)"

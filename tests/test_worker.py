@@ -6,19 +6,20 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 from tiny import behaviour_cells, make_tiny, survey_cells
 
-from valuealign.cluster.worker import START, NoCheckpoints, TrainRun, adapter_done, read_scores, work
+from valuealign.cluster.worker import START, NoCheckpoints, TrainRun, read_scores, work
 from valuealign.config import DistributionConfig, KtoConfig, ModelConfig, TrainConfig
 from valuealign.engine import LocalEngine
 from valuealign.errors import ConfigError, ModelError
 from valuealign.learner import Stage, distribution_term, kto_term, learning_rate, mismatched_cells
 from valuealign.models.adapters import WEIGHTS
+from valuealign.models.trained import trained_done
 from valuealign.prompts import render
 from valuealign.reference import reference_logps, table_key
 
@@ -73,7 +74,7 @@ class FolderCheckpoints:
 
 def test_a_run_trains_scores_and_writes(model: Path, tmp_path: Path) -> None:
     run = make_run(model, tmp_path)
-    work(run, local, NoCheckpoints(), scorer=local)
+    work(run, local, NoCheckpoints())
     scores = {who: read_scores(tmp_path, who) for who in (START, "distribution", "kto")}
     assert [len(x) for x in scores["kto"]["exam"]] == [3] * 5
     truth = [np.array(c.desirable) for c in survey_cells(5)]
@@ -87,7 +88,7 @@ def test_a_run_trains_scores_and_writes(model: Path, tmp_path: Path) -> None:
     cells = behaviour_cells(3)
     for now, before, cell in zip(scores["kto"]["behaviour"], scores["distribution"]["behaviour"], cells, strict=True):
         assert (now - before)[0] > (now - before)[1], cell
-    assert adapter_done(run.adapter("distribution")) and adapter_done(run.adapter("kto"))
+    assert trained_done(run.trained("distribution")) and trained_done(run.trained("kto"))
     events = [json.loads(line)["event"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert events[0] == "packed" and events[-1] == "done" and events.count("step") == sum(s.steps for s in run.stages)
 
@@ -96,35 +97,45 @@ def test_a_run_trains_scores_and_writes(model: Path, tmp_path: Path) -> None:
 def test_an_interrupted_run_goes_on_and_ends_alike(model: Path, tmp_path: Path, survive: int) -> None:
     """Interrupted in the first stage (2) or in the second (9), the result is equal to the bit."""
     whole, cut = make_run(model, tmp_path / "whole"), make_run(model, tmp_path / "cut")
-    work(whole, local, NoCheckpoints(), scorer=local)
+    work(whole, local, NoCheckpoints())
     (tmp_path / "kept").mkdir()
     with pytest.raises(Interrupted):
-        work(cut, local, FolderCheckpoints(tmp_path / "kept", survive=survive), scorer=local)
-    work(cut, local, FolderCheckpoints(tmp_path / "kept"), scorer=local)
+        work(cut, local, FolderCheckpoints(tmp_path / "kept", survive=survive))
+    work(cut, local, FolderCheckpoints(tmp_path / "kept"))
     for stage in ("distribution", "kto"):
-        a, b = (load_file(run.adapter(stage) / WEIGHTS) for run in (whole, cut))
+        a, b = (load_file(run.trained(stage) / WEIGHTS) for run in (whole, cut))
         assert all(bool((a[k] == b[k]).all()) for k in a)
         one, two = read_scores(whole.out, stage), read_scores(cut.out, stage)
         assert all(np.array_equal(x, y) for x, y in zip(one["exam"], two["exam"], strict=True))
 
 
-def test_start_and_also(model: Path, tmp_path: Path) -> None:
-    """A run can start from an adapter and score others beside it."""
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_start_and_also(model: Path, tmp_path: Path, train: Literal["lora", "full"]) -> None:
+    """A run can start from what another trained, adapter or all weights, and score others beside it."""
     first = make_run(model, tmp_path / "first")
-    work(first, local, NoCheckpoints(), scorer=local)
-    second = make_run(
-        model, tmp_path / "second", stages=first.stages[1:], start=first.adapter("kto"),
-        also={"stage1": first.adapter("distribution")},
-    )  # fmt: skip
-    work(second, local, NoCheckpoints(), scorer=local)
+    first = replace(first, model=first.model.model_copy(update={"train": train}))
+    work(first, local, NoCheckpoints())
+    second = replace(
+        first,
+        out=tmp_path / "second",
+        stages=first.stages[1:],
+        start=first.trained("kto"),
+        also={"stage1": first.trained("distribution")},
+    )
+    work(second, local, NoCheckpoints())
     for mine, theirs in ((START, "kto"), ("stage1", "distribution")):
         a, b = read_scores(second.out, mine)["exam"], read_scores(first.out, theirs)["exam"]
         assert all(np.allclose(x, y, atol=1e-6) for x, y in zip(a, b, strict=True))
     moved = read_scores(second.out, "kto")["exam"][0] - read_scores(second.out, START)["exam"][0]
     assert np.abs(moved).max() > 1e-3
-    misfit = replace(make_run(model, tmp_path / "misfit", start=first.adapter("kto")), model=replace_rank(first.model))
-    with pytest.raises(ModelError, match="does not fit"):
-        work(misfit, local, NoCheckpoints(), scorer=local)
+    other = "full" if train == "lora" else "lora"
+    misfits = {other: first.model.model_copy(update={"train": other})}
+    if train == "lora":
+        misfits["rank"] = replace_rank(first.model)
+    for name, changed in misfits.items():
+        misfit = replace(make_run(model, tmp_path / name, start=first.trained("kto")), model=changed)
+        with pytest.raises(ModelError, match="does not fit|all weights of a model"):
+            work(misfit, local, NoCheckpoints())
 
 
 def replace_rank(model: ModelConfig) -> ModelConfig:

@@ -1,17 +1,18 @@
-"""Run by test_two_processes under two gloo ranks: train a few steps with DeepSpeed, write the weights.
+"""Run by test_two_processes under two gloo ranks: a few steps with DeepSpeed in each of several settings.
 
-python tests/two_ranks.py RANK WORLD PORT MODEL OUT ZERO
+python tests/two_ranks.py RANK WORLD PORT MODEL OUT SETTINGS   (SETTINGS: a JSON list of mappings)
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 
 
 def main() -> None:
-    rank, world, port, model, out, zero = sys.argv[1:]
+    rank, world, port, model, out, settings = sys.argv[1:]
     os.environ |= {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -29,16 +30,15 @@ def main() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     sys.path.insert(0, str(Path(__file__).parent))
-    from steps import run_steps
+    from steps import Setting, run_steps
 
-    run_steps(
-        Path(model),
-        Path(out),
-        lambda m, pad: DeepSpeedEngine(
-            m, pad_id=pad, zero=int(zero), clip=1e9, optimizer=lambda ps: torch.optim.SGD(list(ps), lr=0.0)
-        ),
-        writes=rank == "0",
-    )
+    def make(m: object, pad: int, s: Setting) -> DeepSpeedEngine:
+        return DeepSpeedEngine(
+            m, pad_id=pad, zero=s.zero, clip=1e9, dtype=s.dtype, offload=s.offload, optimizer=s.optimizer
+        )
+
+    for setting in json.loads(settings):
+        run_steps(Path(model), Path(out), make, Setting(**setting))
     dist.destroy_process_group()
 
 

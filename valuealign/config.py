@@ -32,6 +32,7 @@ def _texts(value: object) -> object:
     return value
 
 
+Lambda = Annotated[float, Field(gt=0)] | Literal["auto"]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 Screen = Annotated[Literal["off", "flag", "drop"], BeforeValidator(_yaml_off)]
 
@@ -136,10 +137,11 @@ class SplitsConfig(Section):
 
 
 class ModelConfig(Section):
-    """The base model and its adapter."""
+    """The base model, and what of it trains."""
 
     path: str = Field("seed", description="'seed' (made by the project) or a Hugging Face model folder")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
+    train: Literal["lora", "full"] = Field("lora", description="what trains: a LoRA adapter, or all weights")
     lora_r: int = Field(16, ge=1, description="rank of the LoRA adapters")
     lora_alpha: float = Field(32.0, gt=0, description="scale of the LoRA adapters")
 
@@ -161,14 +163,37 @@ class DistributionConfig(StageConfig):
     raw_mass: float = Field(0.1, ge=0, description="weight of -log(probability that falls on the options at all)")
 
 
-class KtoConfig(StageConfig):
+class PreferenceConfig(StageConfig):
+    """What the stages on people's judgements of answers have in common."""
+
+    epochs: float = Field(20.0, gt=0, description="passes over the stage's cells")
+    learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule (warm-up, then cosine)")
+    on: Literal["behaviour", "survey"] = Field(
+        "behaviour", description="train on behaviour cells or (an experiment) survey cells"
+    )
+    anchor: float = Field(3.0, ge=0, description="weight of the survey cells mixed in under the distribution loss")
+
+
+class SftConfig(PreferenceConfig):
+    """The likelihood of desirable answers (supervised fine-tuning)."""
+
+
+class DpoConfig(PreferenceConfig):
+    """Desirable answers against undesirable ones of the same prompt (Rafailov et al. 2023)."""
+
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the reference")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of the pairs taken to be the wrong way round")
+    reference_free: bool = Field(
+        False, description="a uniform reference in place of the model that the stage starts from"
+    )
+
+
+class KtoConfig(PreferenceConfig):
     """Stage 2: behaviour that people marked desirable or undesirable (Ethayarajh et al. 2024)."""
 
-    epochs: float = Field(20.0, gt=0, description="passes over the behaviour cells")
-    learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule (warm-up, then cosine)")
     beta: float = Field(0.1, gt=0, description="how fast value saturates; small strays further from the reference")
-    lambda_d: float = Field(1.0, gt=0, description="weight of desirable answers")
-    lambda_u: float = Field(1.0, gt=0, description="weight of undesirable answers")
+    lambda_d: Lambda = Field(1.0, description="weight of desirable answers; auto: picked so that the rule holds")
+    lambda_u: Lambda = Field(1.0, description="weight of undesirable answers; auto: picked so that the rule holds")
     lambda_range: tuple[float, float] = Field(
         (1.0, 4 / 3),
         description="guidance on lambda_d n_d / (lambda_u n_u): KTO paper v1; later versions print 1 to 1.5",
@@ -179,14 +204,20 @@ class KtoConfig(StageConfig):
     negatives: Literal["human", "policy"] = Field(
         "human", description="undesirable mass of survey cells: what people did not choose, or the model's own shares"
     )
-    feedback: Path | None = Field(None, description="JSON lines of prompt, completion, label; null: the embedded one")
-    on: Literal["behaviour", "survey"] = Field(
-        "behaviour", description="train on behaviour cells or (an experiment) survey cells"
+    reference_free: bool = Field(
+        False, description="a uniform reference in place of the model that the stage starts from"
     )
-    anchor: float = Field(3.0, ge=0, description="weight of the survey cells mixed in under the distribution loss")
+    feedback: Path | None = Field(None, description="JSON lines of prompt, completion, label; null: the embedded one")
     holdout: float = Field(
         0.3, gt=0, lt=1, description="share of the feedback's prompts held out (half select, half report)"
     )
+
+    @model_validator(mode="after")
+    def _range(self) -> KtoConfig:
+        low, high = self.lambda_range
+        if not 0 < low <= high:
+            raise ValueError("lambda_range takes (low, high) with 0 < low <= high")
+        return self
 
 
 class TrainConfig(Section):
@@ -196,9 +227,17 @@ class TrainConfig(Section):
     cpus_per_worker: float = Field(0.5, gt=0, description="CPUs reserved for each worker")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs reserved for each worker")
     zero: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
+    offload: Literal["none", "optimizer"] = Field(
+        "none", description="ZeRO: keep optimizer states in the host's memory"
+    )
+    recompute: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, one more forward"
+    )
     token_budget: int = Field(4096, ge=64, description="tokens of a micro-batch, padding included")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's pull of the adapter towards the base model")
+    weight_decay: float = Field(
+        0.1, ge=0, description="AdamW's pull of what trains towards 0 (an adapter's 0 is the base model)"
+    )
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
     max_failures: int = Field(2, ge=0, description="worker failures to recover from")
@@ -273,7 +312,7 @@ class RunConfig(Section):
 
     name: str = Field("demo", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="names the run and its model family")
     seed: int = Field(0, ge=0, description="of everything random")
-    stages: tuple[Literal["distribution", "kto"], ...] = Field(
+    stages: tuple[Literal["distribution", "sft", "dpo", "kto"], ...] = Field(
         ("distribution", "kto"), min_length=1, description="what align runs, in order"
     )
     survey: SurveyConfig = SurveyConfig()
@@ -283,6 +322,8 @@ class RunConfig(Section):
     splits: SplitsConfig = SplitsConfig()
     model: ModelConfig = ModelConfig()
     distribution: DistributionConfig = DistributionConfig()
+    sft: SftConfig = SftConfig()
+    dpo: DpoConfig = DpoConfig()
     kto: KtoConfig = KtoConfig()
     train: TrainConfig = TrainConfig()
     sweep: SweepConfig = SweepConfig()
@@ -293,9 +334,14 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _order(self) -> RunConfig:
-        if self.stages not in (("distribution",), ("kto",), ("distribution", "kto")):
-            raise ValueError("stages takes [distribution], [distribution, kto] or, as an experiment, [kto]")
+        if len(set(self.stages)) < len(self.stages) or "distribution" in self.stages[1:]:
+            raise ValueError("stages takes each of sft, dpo, kto at most once, after distribution if that is there")
         return self
+
+    @property
+    def preferences(self) -> dict[str, PreferenceConfig]:
+        """The stages of the run that learn from people's judgements of answers, in order."""
+        return {name: getattr(self, name) for name in self.stages if name != "distribution"}
 
 
 def home() -> Path:
@@ -426,7 +472,7 @@ def _nearest_key(key: str) -> str:
     known = [name for name, _, _ in _keys(RunConfig)]
     last = key.rsplit(".", 1)[-1]
     same_name = [name for name in known if name.rsplit(".", 1)[-1] == last]
-    return f"did you mean '{same_name[0]}'?" if same_name else nearest(key, known)
+    return f"did you mean {' or '.join(repr(name) for name in same_name)}?" if same_name else nearest(key, known)
 
 
 def _keys(schema: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, str]]:

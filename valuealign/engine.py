@@ -6,7 +6,7 @@ same, so a run gives the same weights on one process as on several, up to roundi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from valuealign.errors import ModelError
-from valuealign.models.adapters import adapter_state, write_adapter
 from valuealign.models.score import CellModel, to_device
+from valuealign.models.trained import trainable, write_trained
 from valuealign.packing import Row, collate, micro_batches
 from valuealign.types import Batch, Engine, Rendered
 
@@ -37,7 +37,7 @@ class LocalEngine:
     def __init__(self, model: CellModel, *, pad_id: int, clip: float = 1.0, optimizer: MakeOptimizer = adamw) -> None:
         self.model, self.pad_id, self.clip = model, pad_id, clip
         self._make = optimizer
-        self._trainable = [p for p in model.parameters() if p.requires_grad]
+        self._trainable = list(trainable(model).values())
         self._optimizer = optimizer(self._trainable)
 
     def score(self, batch: Batch) -> Tensor:
@@ -68,7 +68,7 @@ class LocalEngine:
         self._optimizer = self._make(self._trainable)
 
     def save(self, folder: Path) -> None:
-        """Write adapter and optimizer state for ``load``."""
+        """Write trained weights and optimizer state for ``load``."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = [p.detach().clone() for p in self._trainable]
         torch.save({"weights": weights, "optimizer": self._optimizer.state_dict()}, folder / "local.pt")
@@ -81,16 +81,20 @@ class LocalEngine:
                 parameter.copy_(saved)
         self._optimizer.load_state_dict(state["optimizer"])
 
-    def save_adapter(self, folder: Path) -> None:
-        """Write the trained adapter in PEFT's layout."""
-        write_trained(self.model, folder)
+    def trained(self) -> dict[str, Tensor]:
+        """Copies of the trained weights, on the CPU."""
+        return {name: p.detach().to("cpu", copy=True) for name, p in trainable(self.model).items()}
 
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrite the trained weights; see Engine."""
+        mine = trainable(self.model)
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                mine[name].copy_(tensor)
 
-def write_trained(model: CellModel, folder: Path) -> None:
-    """Write the adapter that a model is trained through, in PEFT's layout."""
-    peft: Any = model.model
-    base = str(model.causal.config._name_or_path)
-    write_adapter(adapter_state(peft), peft.peft_config["default"], folder, base=base)
+    def save_trained(self, folder: Path) -> None:
+        """Write what was trained; see Engine."""
+        write_trained(self.model, self.trained(), folder)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,19 +17,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from valuealign.config import DistributionConfig, KtoConfig, RunConfig, TrainConfig
+from valuealign.config import (
+    DistributionConfig,
+    DpoConfig,
+    KtoConfig,
+    PreferenceConfig,
+    RunConfig,
+    StageConfig,
+    TrainConfig,
+)
 from valuealign.engine import row_tokens
 from valuealign.errors import ConfigError
 from valuealign.objectives import OBJECTIVES
-from valuealign.objectives.kto import LambdaRule, lambda_rule, mismatch
+from valuealign.objectives.kto import LambdaRule, mismatch
 from valuealign.packing import Row, Weigh, collate, micro_batches, step_cells, wanted, weighed
 from valuealign.prompts import ChatTokenizer, render
 from valuealign.types import Cell, Engine, StepReport
 
+NEEDS = {
+    "sft": "give answers that people marked desirable",
+    "dpo": "give prompts with a desirable and an undesirable answer",
+    "kto": "give answers that people marked",
+}
+
 
 @dataclass(frozen=True)
 class Term:
-    """An objective on cells with a weight. ``mismatched`` asks for KTO's z0 of open answers."""
+    """An objective on cells with a weight. ``mismatched`` asks for KTO's z0 of open answers; ``notes``
+    are what whoever configured it should know."""
 
     name: str
     objective: str
@@ -39,6 +54,12 @@ class Term:
     weigh: Weigh = "equal"
     shrink: float = 50.0
     mismatched: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def reference_free(self) -> bool:
+        """Whether the term reads no reference: its objective has none, or a uniform one stands in."""
+        return not OBJECTIVES[self.objective].reference or bool(self.hyper.get("reference_free"))
 
 
 @dataclass(frozen=True)
@@ -61,8 +82,9 @@ class Stage:
     @property
     def referenced(self) -> tuple[Cell, ...]:
         """The cells whose reference log-probabilities the stage needs, in order."""
-        cells = [c for term in self.terms if OBJECTIVES[term.objective].reference for c in term.cells]
-        pairs = [c for term in self.terms if term.mismatched for c in mismatched_cells(term.cells)]
+        referenced = [term for term in self.terms if not term.reference_free]
+        cells = [c for term in referenced for c in term.cells]
+        pairs = [c for term in referenced if term.mismatched for c in mismatched_cells(term.cells)]
         return tuple(cells + pairs)
 
 
@@ -72,41 +94,111 @@ def distribution_term(cells: Sequence[Cell], config: DistributionConfig, *, weig
     return Term("survey", "distribution", tuple(cells), hyper, weight, config.weigh, config.shrink)
 
 
+def preference_term(cells: Sequence[Cell], config: PreferenceConfig) -> Term:
+    """The term of stage sft, dpo or kto on cells that people judged.
+
+    Raises ConfigError if they cannot be learnt from.
+    """
+    if isinstance(config, KtoConfig):
+        return kto_term(cells, config)
+    if isinstance(config, DpoConfig):
+        return dpo_term(cells, config)
+    return Term("behaviour", "sft", _unit_mass(_usable(cells, "sft", lambda c: sum(c.desirable) > 0)), weigh="mass")
+
+
+def dpo_term(cells: Sequence[Cell], config: DpoConfig) -> Term:
+    """Cells under DPO: those with a desirable and an undesirable answer, every such pair of a cell."""
+    pairs = _usable(cells, "dpo", lambda c: sum(c.desirable) > 0 and sum(c.undesirable) > 0)
+    notes = [] if len(pairs) == len(cells) else [f"{len(cells) - len(pairs)} cells have no pair to prefer by"]
+    if any(cell.closed for cell in pairs):
+        notes.append(
+            "dpo on survey cells: its optimum is the reference times p^(1/beta), far sharper than the people; "
+            "take stage distribution to keep their shares"
+        )
+    hyper = {
+        "beta": config.beta,
+        **_unless_default(label_smoothing=config.label_smoothing, reference_free=config.reference_free),
+    }
+    return Term("behaviour", "dpo", _unit_mass(pairs), hyper, weigh="mass", notes=tuple(notes))
+
+
 def kto_term(cells: Sequence[Cell], config: KtoConfig) -> Term:
     """Cells under KTO. Raises ConfigError on combinations whose fixed point would not be the people's."""
-    if not sum(c.mass for c in cells):
-        raise ConfigError(
-            "there is nothing to learn from", where="kto.feedback", mend="give answers that people marked"
-        )
+    cells = _usable(cells, "kto", lambda c: c.mass > 0)
     closed = {cell.closed for cell in cells}
+    rule = pick_lambdas(cells, config)
+    _check_kto(config, rule, closed)
+    notes = [] if config.negatives == "policy" else [str(rule)]
+    if config.z0 == "none":
+        notes.append("z0: none: the value of an answer is no longer relative to what the model would say anyway")
+    hyper = {
+        "beta": config.beta,
+        "lambda_d": rule.lambda_d,
+        "lambda_u": rule.lambda_u,
+        "negatives": config.negatives,
+        "z0_closed": "none" if config.z0 == "none" else "options",
+        **_unless_default(reference_free=config.reference_free),
+    }
+    # One prompt alone has no other prompt to borrow a completion from; its z0 is 0.
+    mismatched = config.z0 != "none" and False in closed and len({c.prompt for c in cells}) > 1
+    # Open answers keep their masses: collapse is exact, and a prompt that more people judged counts for more.
+    weigh: Weigh = "mass" if False in closed else "equal"
+    return Term("behaviour", "kto", _unit_mass(cells), hyper, weigh=weigh, mismatched=mismatched, notes=tuple(notes))
+
+
+def pick_lambdas(cells: Sequence[Cell], config: KtoConfig) -> LambdaRule:
+    """The two weights, ``auto`` ones picked, and the paper's rule on them, with the cells' masses as n.
+
+    Negatives ``policy`` take equal weights; else an ``auto`` weight puts the ratio in the middle of the
+    range, and with both ``auto`` the smaller of them is 1.
+    """
+    n_d, n_u = sum(sum(c.desirable) for c in cells), sum(sum(c.undesirable) for c in cells)
+    low, high = config.lambda_range
+    given_d = None if config.lambda_d == "auto" else config.lambda_d
+    given_u = None if config.lambda_u == "auto" else config.lambda_u
+    if config.negatives == "policy" or not (n_d and n_u):
+        lambda_d = given_d or given_u or 1.0
+        lambda_u = given_u or lambda_d
+    else:
+        ratio = (low + high) / 2 * n_u / n_d  # of lambda_d to lambda_u
+        lambda_u = given_u or (given_d / ratio if given_d else max(1.0, 1 / ratio))
+        lambda_d = given_d or lambda_u * ratio
+    return LambdaRule(lambda_d, lambda_u, n_d, n_u, low, high)
+
+
+def _check_kto(config: KtoConfig, rule: LambdaRule, closed: set[bool]) -> None:
     if config.negatives == "policy":
         if closed != {True}:
             raise ConfigError(
                 "negatives: policy needs closed answer sets", where="kto.negatives", mend="set kto.on: survey"
             )
-        if config.lambda_d != config.lambda_u:
+        if rule.lambda_d != rule.lambda_u:
             raise ConfigError(
                 "negatives: policy has the people's shares as its fixed point only if lambda_d = lambda_u",
                 where=f"kto.lambda_d={config.lambda_d}, kto.lambda_u={config.lambda_u}",
-                mend="make them equal, or set kto.negatives: human",
+                mend="make them equal, set one to auto, or set kto.negatives: human",
             )
     if config.z0 == "options" and closed != {True}:
         raise ConfigError("z0: options needs closed answer sets", where="kto.z0", mend="set kto.z0: auto or mismatched")
     if config.z0 == "mismatched" and closed != {False}:
         raise ConfigError("z0: mismatched is for open answers", where="kto.z0", mend="set kto.z0: auto or options")
-    hyper = {
-        "beta": config.beta,
-        "lambda_d": config.lambda_d,
-        "lambda_u": config.lambda_u,
-        "negatives": config.negatives,
-        "z0_closed": "none" if config.z0 == "none" else "options",
-    }
-    # Open answers keep their masses: collapse is exact, and a prompt that more people judged counts for more.
-    unit = sum(c.mass for c in cells) / len(cells)
-    scaled = tuple(_scaled(c, 1 / unit) for c in cells)
-    # One prompt alone has no other prompt to borrow a completion from; its z0 is 0.
-    mismatched = config.z0 != "none" and False in closed and len({c.prompt for c in cells}) > 1
-    return Term("behaviour", "kto", scaled, hyper, 1.0, "mass" if False in closed else "equal", 50.0, mismatched)
+    if config.reference_free and config.z0 == "none" and False in closed:
+        raise ConfigError(
+            "open answers need a reference or a z0: without both, value is only how long an answer is",
+            where="kto.reference_free",
+            mend="set kto.z0: auto, or kto.reference_free: false",
+        )
+
+
+def _unless_default(**hyper: Any) -> dict[str, Any]:
+    return {name: value for name, value in hyper.items() if value}
+
+
+def _usable(cells: Sequence[Cell], stage: str, learns: Callable[[Cell], bool]) -> tuple[Cell, ...]:
+    found = tuple(cell for cell in cells if learns(cell))
+    if not found:
+        raise ConfigError(f"there is nothing for stage {stage} to learn from", where="kto.feedback", mend=NEEDS[stage])
+    return found
 
 
 def update_stage(config: RunConfig, feedback: Sequence[Cell], survey: Sequence[Cell]) -> Stage:
@@ -122,43 +214,36 @@ def update_stage(config: RunConfig, feedback: Sequence[Cell], survey: Sequence[C
     return Stage("update", tuple(terms), u.epochs, u.learning_rate, u.cells_per_step, config.seed + 2)
 
 
-def _scaled(cell: Cell, factor: float) -> Cell:
-    return replace(
-        cell,
-        desirable=tuple(d * factor for d in cell.desirable),
-        undesirable=tuple(u * factor for u in cell.undesirable),
+def _unit_mass(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """The cells with masses scaled alike, to 1 a cell on average."""
+    unit = sum(c.mass for c in cells) / len(cells)
+    return tuple(
+        replace(c, desirable=tuple(d / unit for d in c.desirable), undesirable=tuple(u / unit for u in c.undesirable))
+        for c in cells
     )
 
 
-def weighted_lambda_rule(cells: Sequence[Cell], config: KtoConfig) -> LambdaRule:
-    """The paper's guidance on lambda_d and lambda_u, on these cells' masses."""
-    n_d, n_u = sum(sum(c.desirable) for c in cells), sum(sum(c.undesirable) for c in cells)
-    low, high = config.lambda_range
-    return lambda_rule(n_d, n_u, lambda_d=config.lambda_d, lambda_u=config.lambda_u, low=low, high=high)
-
-
-def plan_stages(config: RunConfig, survey: Sequence[Cell], behaviour: Sequence[Cell]) -> tuple[Stage, ...]:
+def plan_stages(config: RunConfig, survey: Sequence[Cell], judged: Mapping[str, Sequence[Cell]]) -> tuple[Stage, ...]:
     """The stages that a configuration asks for.
 
     Args:
         config: the run.
         survey: the training cells of the survey.
-        behaviour: the training cells of the behaviour feedback (survey cells with human
-            negatives for ``kto.on: survey``).
+        judged: the training cells of each stage that learns from judgements (survey cells with human
+            negatives where its ``on`` says ``survey``).
     """
     stages = []
-    for name in config.stages:
-        if name == "distribution":
-            d = config.distribution
-            stages.append(
-                Stage(name, (distribution_term(survey, d),), d.epochs, d.learning_rate, d.cells_per_step, config.seed)
-            )
+    for number, name in enumerate(config.stages):
+        s: StageConfig = config.distribution if name == "distribution" else config.preferences[name]
+        if isinstance(s, PreferenceConfig):
+            terms = [preference_term(judged[name], s)]
+            if s.anchor and s.on == "behaviour":
+                terms.append(distribution_term(survey, config.distribution, weight=s.anchor))
         else:
-            k = config.kto
-            terms = [kto_term(behaviour, k)]
-            if k.anchor and k.on == "behaviour":
-                terms.append(distribution_term(survey, config.distribution, weight=k.anchor))
-            stages.append(Stage(name, tuple(terms), k.epochs, k.learning_rate, k.cells_per_step, config.seed + 1))
+            terms = [distribution_term(survey, config.distribution)]
+        # A stage by itself draws what it draws behind stage 1: a sweep's trial is the stage of a whole run.
+        seed = config.seed + max(number, name != "distribution")
+        stages.append(Stage(name, tuple(terms), s.epochs, s.learning_rate, s.cells_per_step, seed))
     return tuple(stages)
 
 
@@ -237,17 +322,16 @@ def _prepare(stage: Stage, tokenizer: ChatTokenizer, reference: Sequence[np.ndar
     logps = iter(reference)
     ready = []
     for term in stage.terms:
-        referenced = OBJECTIVES[term.objective].reference
         rows = []
         for cell in term.cells:
             scaled, weight = weighed(cell, term.weigh, shrink=term.shrink)
-            rows.append(Row(render(scaled, tokenizer), tuple(next(logps)) if referenced else (), weight))
+            rows.append(Row(render(scaled, tokenizer), () if term.reference_free else tuple(next(logps)), weight))
         ready.append(_Ready(term, tuple(rows), ()))
     for i, term in enumerate(stage.terms):
         if term.mismatched:
             cells = mismatched_cells(term.cells)
             pairs = tuple(
-                Row(render(cell, tokenizer), tuple(next(logps)), row.weight)
+                Row(render(cell, tokenizer), () if term.reference_free else tuple(next(logps)), row.weight)
                 for cell, row in zip(cells, ready[i].rows, strict=True)
             )
             ready[i] = replace(ready[i], pairs=pairs)
@@ -269,7 +353,9 @@ def _accumulate(
         mass = float(objective.mass(wanted([ready.rows[i] for i in chosen]), **negatives)) or 1.0
         if ready.pairs:
             pairs = [ready.pairs[i] for i in chosen]
-            hyper["z0_open"] = _z0(engine, pairs, train=train, pad_id=pad_id, packed=packed)
+            z0 = _z0(engine, pairs, train=train, pad_id=pad_id, packed=packed)
+            # Against a uniform reference the mean stands for a divergence less an unknown constant: no sign to keep.
+            hyper["z0_open"] = z0 if ready.term.reference_free else z0.clamp(min=0)
         tokens = [row_tokens(ready.rows[i].rendered, packed) for i in chosen]
         for group in micro_batches(tokens, token_budget=train.token_budget, ranks=engine.world)[engine.rank]:
             rows = [ready.rows[chosen[j]] for j in group] or [replace(ready.rows[chosen[0]], weight=0.0)]
@@ -292,7 +378,7 @@ def _accumulate(
 
 
 def _z0(engine: Engine, pairs: Sequence[Row], *, train: TrainConfig, pad_id: int, packed: bool) -> Tensor:
-    """KTO's reference point for open answers: a mass-weighted mean over the whole step, then clamped."""
+    """KTO's reference point for open answers: a mass-weighted mean over the whole step, not yet clamped."""
     plan = micro_batches(
         [row_tokens(r.rendered, packed) for r in pairs], token_budget=train.token_budget, ranks=engine.world
     )
@@ -304,7 +390,7 @@ def _z0(engine: Engine, pairs: Sequence[Row], *, train: TrainConfig, pad_id: int
             part = mismatch(engine.score(batch).cpu(), batch.wanted)
             total += torch.stack([part.total.double(), part.count.double()])
     total = engine.all_sum(total)
-    return (total[0] / total[1].clamp(min=1e-12)).clamp(min=0).float()
+    return (total[0] / total[1].clamp(min=1e-12)).float()
 
 
 def _add(sums: dict[str, tuple[float, float]], name: str, total: float, count: float) -> None:

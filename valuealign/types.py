@@ -290,8 +290,16 @@ class Engine(Protocol):
         """The inverse of ``save``, on the same number of ranks."""
         ...
 
-    def save_adapter(self, folder: Path) -> None:
-        """Write the trained weights in PEFT's layout (rank 0 writes, all ranks call)."""
+    def trained(self) -> dict[str, Tensor]:
+        """Copies of the trained weights by parameter name, on the CPU (empty but on rank 0); all ranks call."""
+        ...
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrite the trained weights, to score with others for a while; all ranks call, with the same."""
+        ...
+
+    def save_trained(self, folder: Path) -> None:
+        """Write what was trained: an adapter, or all weights (rank 0 writes, all ranks call)."""
         ...
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from valuealign.engine import MakeOptimizer, adamw, write_trained
+from valuealign.engine import MakeOptimizer, adamw
 from valuealign.models.score import CellModel, to_device
+from valuealign.models.trained import trainable, write_trained
 from valuealign.types import Batch
 
 TAG = "deepspeed"
 
 
-def zero_config(*, stage: int, clip: float, dtype: str) -> dict[str, Any]:
+def zero_config(*, stage: int, clip: float, dtype: str, offload: bool = False) -> dict[str, Any]:
     """DeepSpeed's configuration. The learner owns accumulation: ``step`` is the only boundary."""
+    zero: dict[str, Any] = {"stage": stage, "overlap_comm": False}
+    if offload and stage:
+        zero["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": 1,  # a formality: micro-batches are sized in tokens
         "gradient_accumulation_steps": 1,
@@ -26,8 +32,13 @@ def zero_config(*, stage: int, clip: float, dtype: str) -> dict[str, Any]:
         "gradient_clipping": clip,
         "steps_per_print": 10**9,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": stage, "overlap_comm": False},
+        # torch's AdamW runs on the host too; DeepSpeed's own is compiled at first use.
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": zero,
         "bf16": {"enabled": dtype == "bfloat16"},
+        # Gradients are added up and reduced in single precision, whatever the weights are.
+        "communication_data_type": "fp32",
+        "data_types": {"grad_accum_dtype": "fp32"},
     }
 
 
@@ -42,17 +53,22 @@ class DeepSpeedEngine:
         zero: int = 2,
         clip: float = 1.0,
         dtype: str = "float32",
+        offload: bool = False,
         optimizer: MakeOptimizer = adamw,
     ) -> None:
         # On CPU DeepSpeed would compile a shared-memory collective at first use (over a minute);
         # gloo serves as well. The dictionary is internal, so deepspeed is pinned and a test holds it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.model, self.pad_id = model, pad_id
-        self._trainable = [p for p in model.parameters() if p.requires_grad]
+        plain = zero == 0 and dtype == "float32"  # DeepSpeed hands back torch's own optimizer, and tells no norm
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model, optimizer=optimizer(self._trainable), config=zero_config(stage=zero, clip=clip, dtype=dtype)
+            model=model,
+            optimizer=optimizer(trainable(model).values()),
+            config=zero_config(stage=zero, clip=0.0 if plain else clip, dtype=dtype, offload=offload),
         )
-        self._zero = zero
+        self._zero, self._norm = zero, math.nan
+        if plain:
+            self._optimizer.register_step_pre_hook(lambda *_: self._clip(clip))
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
 
     def score(self, batch: Batch) -> Tensor:
@@ -71,7 +87,11 @@ class DeepSpeedEngine:
             group["lr"] = learning_rate
         self._engine.step()
         norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        return float(norm) if norm is not None else self._norm
+
+    def _clip(self, most: float) -> None:
+        """Clip reduced gradients that DeepSpeed does not shard, and keep their norm."""
+        self._norm = float(torch.nn.utils.clip_grad_norm_(trainable(self.model).values(), most))
 
     def all_sum(self, values: Tensor) -> Tensor:
         """Element-wise sum over ranks."""
@@ -93,11 +113,32 @@ class DeepSpeedEngine:
         """Read what ``save`` wrote on the same number of ranks."""
         self._engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
 
-    def save_adapter(self, folder: Path) -> None:
-        """Write the adapter in PEFT's layout; every rank calls, rank 0 writes."""
-        with deepspeed.zero.GatheredParameters(self._trainable, modifier_rank=None, enabled=self._zero == 3):
-            if self.rank == 0:
-                write_trained(self.model, folder)
+    def trained(self) -> dict[str, Tensor]:
+        """Copies of the trained weights on rank 0's CPU, gathered one at a time; see Engine."""
+        copies: dict[str, Tensor] = {}
+        for name, parameter in trainable(self.model).items():
+            with self._whole(parameter):
+                if self.rank == 0:
+                    copies[name] = parameter.detach().to("cpu", copy=True)
+        return copies
+
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Overwrite the trained weights; the optimizer's master copies stay as they are, so that only
+        what they hold may be there again by the next step. See Engine."""
+        for name, parameter in trainable(self.model).items():
+            with self._whole(parameter, writer=0), torch.no_grad():
+                if self.rank == 0 or self._zero < 3:
+                    parameter.copy_(weights[name])
+
+    def _whole(self, parameter: Tensor, writer: int | None = None) -> Any:
+        """Under ZeRO 3 a parameter is in pieces: whole within this block, and back in pieces as ``writer`` left it."""
+        return deepspeed.zero.GatheredParameters([parameter], modifier_rank=writer, enabled=self._zero == 3)
+
+    def save_trained(self, folder: Path) -> None:
+        """Write what was trained; every rank calls, rank 0 writes."""
+        weights = self.trained()
+        if self.rank == 0:
+            write_trained(self.model, weights, folder)
         dist.barrier()
 
 
@@ -114,20 +155,3 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 def device() -> torch.device:
     """Where this rank's model lives."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-
-
-class RankScorer:
-    """Scores on all ranks without an optimizer: for adapters that are only looked at."""
-
-    def __init__(self, model: CellModel) -> None:
-        self.model = model
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
-
-    def score(self, batch: Batch) -> Tensor:
-        """Log-probabilities [N]; see Engine."""
-        logp_N: Tensor = self.model(to_device(batch, device()))
-        return logp_N
-
-    def all_sum(self, values: Tensor) -> Tensor:
-        """Element-wise sum over ranks."""
-        return sum_over_ranks(values)

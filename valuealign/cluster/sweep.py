@@ -22,11 +22,12 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from valuealign.cluster.train import Progress, fit
-from valuealign.cluster.worker import TrainRun, adapter_done
+from valuealign.cluster.worker import TrainRun, trained_folder
 from valuealign.config import SweepConfig
 from valuealign.errors import ModelError
 from valuealign.evaluate import Exam, behaviour_auc
 from valuealign.loop import non_inferior
+from valuealign.models.trained import trained_done
 from valuealign.types import Cell
 
 DRIVER_CPUS = 0.1  # what a trial's driver reserves; 0 is refused by Tune
@@ -91,9 +92,9 @@ class Trial:
 
     @property
     def whole(self) -> bool:
-        """Whether the trial ran all its steps and left its adapter (ASHA stops the others early)."""
+        """Whether the trial ran all its steps and left its weights (ASHA stops the others early)."""
         ended = self.figures.get("step", 0) >= self.figures.get("steps", math.inf)
-        return ended and adapter_done(self.out / "adapters" / "kto")
+        return ended and trained_done(trained_folder(self.out, "kto"))
 
 
 def trial_run(run: TrainRun, setting: Mapping[str, float], trial: str) -> TrainRun:

@@ -73,7 +73,7 @@ def _users_error(error: BaseException) -> ValuealignError:
 
 def _loop(config: Mapping[str, Any]) -> None:
     """The training function of one worker."""
-    from valuealign.cluster.deepspeed_engine import DeepSpeedEngine, RankScorer, device
+    from valuealign.cluster.deepspeed_engine import DeepSpeedEngine, device
 
     run: TrainRun = ray.get(config["run"])
 
@@ -85,10 +85,11 @@ def _loop(config: Mapping[str, Any]) -> None:
             zero=settings.zero,
             clip=settings.clip,
             dtype=run.model.dtype,
+            offload=settings.offload == "optimizer",
             optimizer=partial(adamw, weight_decay=settings.weight_decay),
         )
 
-    work(run, engine, RayCheckpoints(), scorer=lambda model, _: RankScorer(model), device=str(device()))  # type: ignore[arg-type, return-value]
+    work(run, engine, RayCheckpoints(), device=str(device()))
 
 
 class RayCheckpoints:

@@ -1,4 +1,4 @@
-"""What each training process does: load, score, train stage by stage, score again, write adapters.
+"""What each training process does: load, score, train stage by stage, score again, write what was trained.
 
 It knows no Ray: the caller hands it an engine and a way to report, so that one process
 (LocalEngine) and many (DeepSpeed under Ray Train) run the same lines. Everything that outlives
@@ -22,9 +22,10 @@ from valuealign.config import ModelConfig, TrainConfig
 from valuealign.engine import check_packing, score_all
 from valuealign.errors import ModelError
 from valuealign.learner import Stage, learn
-from valuealign.models.adapters import CONFIG, WEIGHTS, add_adapter, put_adapter
+from valuealign.models.adapters import add_adapter
 from valuealign.models.load import Base, fingerprint, load_base
 from valuealign.models.score import CellModel
+from valuealign.models.trained import put_trained, read_trained
 from valuealign.prompts import render
 from valuealign.reference import reference_logps
 from valuealign.types import Cell, Engine, StepReport
@@ -44,8 +45,8 @@ class Probe(Protocol):
 class TrainRun:
     """One training run over shared storage.
 
-    ``start`` is the adapter folder to go on from, ``also`` are adapters to score beside it, and
-    ``score`` names the cell sets to score at the start and after every stage.
+    ``start`` is the folder of trained weights to go on from, ``also`` are such folders to score beside
+    it, and ``score`` names the cell sets to score at the start and after every stage.
     """
 
     model: ModelConfig
@@ -60,9 +61,14 @@ class TrainRun:
     probe: Probe | None = None
     probes: int = 0
 
-    def adapter(self, stage: str) -> Path:
-        """Where the adapter of a finished stage lies."""
-        return self.out / "adapters" / stage
+    def trained(self, stage: str) -> Path:
+        """Where the trained weights of a finished stage lie."""
+        return trained_folder(self.out, stage)
+
+
+def trained_folder(out: Path, stage: str) -> Path:
+    """Where a run in ``out`` leaves the trained weights of a stage."""
+    return out / "trained" / stage
 
 
 class Checkpoints(Protocol):
@@ -87,24 +93,29 @@ class NoCheckpoints:
 MakeEngine = Callable[[CellModel, int], Engine]
 
 
-def build(model: ModelConfig, *, seed: int, start: Path | None, device: str = "cpu") -> tuple[Base, CellModel]:
-    """The base with its adapter, ready for an engine. Raises ModelError."""
+def build(
+    model: ModelConfig, *, seed: int, start: Path | None, device: str = "cpu", recompute: bool = False
+) -> tuple[Base, CellModel]:
+    """The base with what trains on it, ready for an engine. Raises ModelError."""
     base = load_base(model.path, dtype=model.dtype, device=device, progress=lambda _: None)
-    adapted = add_adapter(base.model, r=model.lora_r, alpha=model.lora_alpha, seed=seed)
+    if model.train == "full":
+        cell_model = CellModel(base.model.requires_grad_(True))
+    else:
+        cell_model = CellModel(add_adapter(base.model, r=model.lora_r, alpha=model.lora_alpha, seed=seed))
     if start is not None:
-        put_adapter(adapted, start)
-    return base, CellModel(adapted)
+        put_trained(cell_model, start)
+    if recompute:
+        cell_model.recompute()
+    return base, cell_model
 
 
-def work(
-    run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, scorer: MakeEngine, device: str = "cpu"
-) -> None:
-    """Do the run on this rank. ``scorer`` makes an engine that scores without training (for ``also``)."""
-    base, model = build(run.model, seed=run.seed, start=run.start, device=device)
+def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, device: str = "cpu") -> None:
+    """Do the run on this rank."""
+    base, model = build(run.model, seed=run.seed, start=run.start, device=device, recompute=run.train.recompute)
     pad_id = int(base.tokenizer.pad_token_id)
     sets = {name: [render(c, base.tokenizer) for c in cells] for name, cells in run.score.items()}
 
-    def scores(engine: Engine, who: str) -> None:
+    def scores(who: str) -> None:
         if sets:
             found = {
                 name: score_all(engine, rows, pad_id=pad_id, packed=model.packed, token_budget=run.train.token_budget)
@@ -113,23 +124,18 @@ def work(
             if engine.rank == 0:
                 write_scores(run.out, who, found)
 
-    plain = scorer(model, pad_id)
-    log = _Log(run.out / "log.jsonl", plain.rank)
-    _say_packing(plain, model, sets, run, base, pad_id, log)
-    if run.also:
-        for who, folder in run.also.items():
-            put_adapter(model.model, folder)
-            scores(plain, who)
-        if run.start is not None:
-            put_adapter(model.model, run.start)
-        else:
-            packed = model.packed
-            base, model = build(run.model, seed=run.seed, start=None, device=device)
-            model.packed = packed
     engine = make_engine(model, pad_id)
+    log = _Log(run.out / "log.jsonl", engine.rank)
+    _say_packing(engine, model, sets, run, base, pad_id, log)
     at = _resume(engine, checkpoints)
     if at == (0, 0):
-        scores(engine, START)
+        scores(START)
+        if run.also:
+            assert run.start is not None, "only a run that goes on from a version is compared with others"
+            for who, folder in run.also.items():
+                engine.put(read_trained(model, folder))
+                scores(who)
+            engine.put(read_trained(model, run.start))
     identity = {
         "base": fingerprint(base.folder),
         "dtype": run.model.dtype,
@@ -139,7 +145,7 @@ def work(
     for number, stage in enumerate(run.stages):
         if number < at[0]:
             continue
-        before = run.adapter(run.stages[number - 1].name) if number else run.start
+        before = run.trained(run.stages[number - 1].name) if number else run.start
         named = {**identity, "adapter": fingerprint(before) if before else "none"}
         _train(
             run,
@@ -154,8 +160,8 @@ def work(
             log,
             start=at[1] if number == at[0] else 0,
         )
-        engine.save_adapter(run.adapter(stage.name))
-        scores(engine, stage.name)
+        engine.save_trained(run.trained(stage.name))
+        scores(stage.name)
         if number + 1 < len(run.stages):
             engine.fresh_optimizer()
             _keep(engine, checkpoints, number + 1, 0, {})
@@ -200,7 +206,7 @@ def _train(
             figures |= run.probe(now, before)
             if report.step == stage.steps:
                 # The scheduler may end a trial at its last report: what it made must lie there by then.
-                engine.save_adapter(run.adapter(stage.name))
+                engine.save_trained(run.trained(stage.name))
             _keep(engine, checkpoints, number, report.step, figures)
         elif report.step % run.train.checkpoint_every == 0 and report.step < stage.steps:
             _keep(engine, checkpoints, number, report.step, figures)
@@ -276,8 +282,3 @@ def read_scores(out: Path, who: str) -> dict[str, list[np.ndarray]]:
     with np.load(out / "scores" / f"{who}.npz", allow_pickle=False) as arrays:
         names = [key.removesuffix("/k") for key in arrays.files if key.endswith("/k")]
         return {n: np.split(arrays[f"{n}/logp"], np.cumsum(arrays[f"{n}/k"])[:-1]) for n in names}
-
-
-def adapter_done(folder: Path) -> bool:
-    """Whether an adapter folder is complete (the weights are renamed in last)."""
-    return (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
@@ -43,13 +43,9 @@ def read_adapter(folder: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def put_adapter(model: PeftModel, folder: Path, *, name: str = "default") -> None:
-    """Overwrite the weights of a loaded adapter with those of a folder (same shape).
-
-    Raises ModelError if they belong to another base or rank.
-    """
-    tensors = read_adapter(folder)
-    written, mine = json.loads((folder / CONFIG).read_text()), model.peft_config[name]
+def check_adapter(model: PeftModel, folder: Path) -> None:
+    """Raises ModelError if a folder's adapter has another rank or scale than the model's own."""
+    written, mine = json.loads((folder / CONFIG).read_text()), model.peft_config["default"]
     for key in ("r", "lora_alpha"):
         if key in written and written[key] != getattr(mine, key):
             raise ModelError(
@@ -57,20 +53,6 @@ def put_adapter(model: PeftModel, folder: Path, *, name: str = "default") -> Non
                 where=str(folder),
                 mend="use the model.lora_r and model.lora_alpha that it was trained with",
             )
-    try:
-        result = set_peft_model_state_dict(model, tensors, adapter_name=name)
-    except RuntimeError as error:
-        raise ModelError(
-            "the adapter does not fit this base model or rank",
-            where=str(folder),
-            mend="use the model.path and model.lora_r that it was trained with",
-        ) from error
-    if result.unexpected_keys:
-        raise ModelError(
-            f"the adapter has weights this base lacks: {result.unexpected_keys[0]}",
-            where=str(folder),
-            mend="use the model.path that it was trained with",
-        )
 
 
 def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: str) -> PeftModel:
@@ -80,12 +62,6 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
         model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
         return model.eval()
     return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False).eval()
-
-
-def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
-    """The default adapter's tensors under PEFT's names, detached, on the CPU."""
-    state = get_peft_model_state_dict(model)
-    return {key: value.detach().to("cpu", copy=True).contiguous() for key, value in state.items()}
 
 
 def write_adapter(state: dict[str, torch.Tensor], config: PeftConfig, folder: Path, *, base: str) -> None:

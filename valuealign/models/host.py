@@ -1,4 +1,6 @@
-"""A base model with several versions' adapters over it, for serving: one copy of the weights."""
+"""A base model with several versions' adapters over it, for serving: one copy of the weights.
+
+A version that is a full fine-tune brings all weights of its own."""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from valuealign.models.adapters import attach_adapter
 from valuealign.models.generate import Answer, generate
 from valuealign.models.load import load_base
 from valuealign.models.score import CellModel
+from valuealign.models.trained import is_whole
 from valuealign.packing import Row, collate, micro_batches
 from valuealign.prompts import render
 from valuealign.types import Cell, Message
@@ -26,23 +29,38 @@ class Host:
         base = load_base(path, dtype=dtype, device=device)
         self._base, self.tokenizer = base.model, base.tokenizer
         self._adapted: Any = None
+        self._whole: dict[str, Any] = {}
         self._names: list[str] = []
         self._lock = threading.RLock()
-        self._device, self._token_budget = device, token_budget
+        self._dtype, self._device, self._token_budget = dtype, device, token_budget
 
     def load(self, version: str, folder: Path) -> None:
-        """Attach a version's adapter (no-op if attached). Raises ModelError if it does not fit."""
+        """Attach a version (no-op if attached). Raises ModelError if it does not fit."""
         with self._lock:
-            if version not in self._names:
+            if version in self._names:
+                return
+            if is_whole(folder):
+                self._whole[version] = load_base(str(folder), dtype=self._dtype, device=self._device).model
+            else:
                 self._adapted = attach_adapter(self._adapted or self._base, folder, name=_adapter_name(version))
-                self._names.append(version)
+            self._names.append(version)
 
     def unload(self, version: str) -> None:
-        """Detach a version's adapter; the last one stays, since the base alone is never served."""
+        """Detach a version; the last one stays, since the base alone is never served."""
         with self._lock:
             if version in self._names and len(self._names) > 1:
-                self._adapted.delete_adapter(_adapter_name(version))
+                if version in self._whole:
+                    del self._whole[version]
+                else:
+                    self._adapted.delete_adapter(_adapter_name(version))
                 self._names.remove(version)
+
+    def _use(self, version: str) -> Any:
+        """The model that answers as an attached version."""
+        if version in self._whole:
+            return self._whole[version]
+        self._adapted.set_adapter(_adapter_name(version))
+        return self._adapted
 
     def loaded(self) -> tuple[str, ...]:
         """The attached versions, oldest first."""
@@ -59,9 +77,8 @@ class Host:
     ) -> Answer:
         """Answer a chat with an attached version."""
         with self._lock:
-            self._adapted.set_adapter(_adapter_name(version))
             return generate(
-                self._adapted, self.tokenizer, messages, max_tokens=max_tokens, temperature=temperature, seed=seed
+                self._use(version), self.tokenizer, messages, max_tokens=max_tokens, temperature=temperature, seed=seed
             )
 
     @torch.no_grad()
@@ -71,10 +88,8 @@ class Host:
         ``None`` is the base itself; it can be scored only before a version is attached.
         """
         with self._lock:
-            if version is not None:
-                self._adapted.set_adapter(_adapter_name(version))
             assert version is not None or self._adapted is None, "score the base first"
-            model = CellModel(self._adapted or self._base)
+            model = CellModel(self._use(version) if version is not None else self._base)
             rendered = [render(c, self.tokenizer) for c in cells]
             found: dict[int, np.ndarray] = {}
             for group in micro_batches([r.tokens for r in rendered], token_budget=self._token_budget, ranks=1)[0]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
@@ -89,8 +90,19 @@ def load_base(
         raise ModelError("the tokenizer has no EOS token", where=path, mend="set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked; any id will do
+    _without_dropout(model)
     model.to(device).eval().requires_grad_(False)
     return Base(model, tokenizer, folder)
+
+
+def _without_dropout(model: nn.Module) -> None:
+    """Dropout would draw other masks for the branches of one prompt, and make r noise."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def abilities(config: Any) -> Abilities:

@@ -88,27 +88,35 @@ def mismatch(logp_N: Tensor, wanted: Wanted) -> Sum:
 
 
 class LambdaRule(NamedTuple):
-    """KTO's guidance on the two weights: ``ratio`` should lie in [``low``, ``high``]."""
+    """KTO's guidance on the two weights (eq. 8): ``ratio`` should lie in [``low``, ``high``].
 
-    ratio: float
-    low: float
-    high: float
+    ``n_d`` and ``n_u`` are masses. The first version of the paper gives [1, 4/3]; later ones print [1, 3/2].
+    """
+
+    lambda_d: float
+    lambda_u: float
+    n_d: float
+    n_u: float
+    low: float = 1.0
+    high: float = 4 / 3
+
+    @property
+    def ratio(self) -> float:
+        """lambda_d n_d / (lambda_u n_u)."""
+        return self.lambda_d * self.n_d / (self.lambda_u * self.n_u) if self.n_u else float("inf")
 
     @property
     def holds(self) -> bool:
         """Whether the ratio lies in the range."""
-        return self.low <= self.ratio <= self.high
+        return self.low * (1 - 1e-9) <= self.ratio <= self.high * (1 + 1e-9)
 
     def __str__(self) -> str:
-        verdict = "within" if self.holds else "outside"
-        return f"lambda_d n_d / (lambda_u n_u) = {self.ratio:.2f}, {verdict} [{self.low:.2f}, {self.high:.2f}]"
-
-
-def lambda_rule(
-    n_d: float, n_u: float, *, lambda_d: float, lambda_u: float, low: float = 1.0, high: float = 4 / 3
-) -> LambdaRule:
-    """lambda_d n_d / (lambda_u n_u) with *weighted* n, against the range of the paper's eq. 8.
-
-    The first version of the paper gives [1, 4/3]; later ones print [1, 3/2].
-    """
-    return LambdaRule(lambda_d * n_d / (lambda_u * n_u) if n_u else float("inf"), low, high)
+        weights = f"lambda_d {self.lambda_d:.3g}, lambda_u {self.lambda_u:.3g}"
+        where = f"lambda_d n_d / (lambda_u n_u) = {self.ratio:.2f}"
+        if self.holds:
+            return f"{weights}: {where}, within [{self.low:.2f}, {self.high:.2f}]"
+        text = f"warning: {weights}: {where}, outside [{self.low:.2f}, {self.high:.2f}]"
+        if not (self.n_d and self.n_u):
+            return f"{text}; all answers are on one side, so no weights would hold"
+        unit = self.lambda_u * self.n_u / self.n_d
+        return f"{text}; lambda_d from {self.low * unit:.3g} to {self.high * unit:.3g} would hold, and auto picks it"

@@ -36,9 +36,10 @@ def behaviour_parts(
     prompts = sorted(
         (c.prompt for c in by_part["train"]), key=lambda p: hashlib.sha256(f"{config.seed}{p}".encode()).digest()
     )
-    if not prompts and "kto" in config.stages and config.kto.on == "behaviour":
+    learns = [name for name, stage in config.preferences.items() if stage.on == "behaviour"]
+    if not prompts and learns:
         raise ConfigError(
-            "stage kto needs behaviour feedback, and this survey brings none",
+            f"stage {learns[0]} needs behaviour feedback, and this survey brings none",
             where="kto.feedback",
             mend="give kto.feedback=FILE (JSON lines of prompt, completion, label), or run stages='[distribution]'",
         )
