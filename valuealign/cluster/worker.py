@@ -22,10 +22,11 @@ from valuealign.config import ModelConfig, TrainConfig
 from valuealign.engine import check_packing, score_all
 from valuealign.errors import ModelError
 from valuealign.learner import Stage, learn
-from valuealign.models.adapters import CONFIG, WEIGHTS, add_adapter, put_adapter
+from valuealign.models.adapters import CONFIG, WEIGHTS, add_adapter, put_adapter, without_adapter
+from valuealign.models.chat import check_arguments, write_arguments
 from valuealign.models.load import Base, fingerprint, load_base
 from valuealign.models.score import CellModel
-from valuealign.prompts import render
+from valuealign.prompts import render, turn
 from valuealign.reference import reference_logps
 from valuealign.types import Cell, Engine, StepReport
 
@@ -89,7 +90,9 @@ MakeEngine = Callable[[CellModel, int], Engine]
 
 def build(model: ModelConfig, *, seed: int, start: Path | None, device: str = "cpu") -> tuple[Base, CellModel]:
     """The base with its adapter, ready for an engine. Raises ModelError."""
-    base = load_base(model.path, dtype=model.dtype, device=device, progress=lambda _: None)
+    base = load_base(
+        model.path, dtype=model.dtype, device=device, arguments=model.chat_template_kwargs, progress=lambda _: None
+    )
     adapted = add_adapter(base.model, r=model.lora_r, alpha=model.lora_alpha, seed=seed)
     if start is not None:
         put_adapter(adapted, start)
@@ -100,6 +103,8 @@ def work(
     run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, scorer: MakeEngine, device: str = "cpu"
 ) -> None:
     """Do the run on this rank. ``scorer`` makes an engine that scores without training (for ``also``)."""
+    for folder in (*([run.start] if run.start else []), *run.also.values()):
+        check_arguments(run.model.chat_template_kwargs, folder)
     base, model = build(run.model, seed=run.seed, start=run.start, device=device)
     pad_id = int(base.tokenizer.pad_token_id)
     sets = {name: [render(c, base.tokenizer) for c in cells] for name, cells in run.score.items()}
@@ -116,6 +121,10 @@ def work(
     plain = scorer(model, pad_id)
     log = _Log(run.out / "log.jsonl", plain.rank)
     _say_packing(plain, model, sets, run, base, pad_id, log)
+    if remark := turn(base.tokenizer).remark:
+        log.event({"event": "chat", "remark": remark})
+    if left := without_adapter(model.model):
+        log.event({"event": "unadapted", "weights": left})
     if run.also:
         for who, folder in run.also.items():
             put_adapter(model.model, folder)
@@ -133,7 +142,7 @@ def work(
     identity = {
         "base": fingerprint(base.folder),
         "dtype": run.model.dtype,
-        "kernel": "sdpa",
+        "kernel": str(model.causal.config._attn_implementation),
         "packed": str(model.packed),
     }
     for number, stage in enumerate(run.stages):
@@ -154,7 +163,7 @@ def work(
             log,
             start=at[1] if number == at[0] else 0,
         )
-        engine.save_adapter(run.adapter(stage.name))
+        _save(engine, run, stage)
         scores(engine, stage.name)
         if number + 1 < len(run.stages):
             engine.fresh_optimizer()
@@ -200,10 +209,17 @@ def _train(
             figures |= run.probe(now, before)
             if report.step == stage.steps:
                 # The scheduler may end a trial at its last report: what it made must lie there by then.
-                engine.save_adapter(run.adapter(stage.name))
+                _save(engine, run, stage)
             _keep(engine, checkpoints, number, report.step, figures)
         elif report.step % run.train.checkpoint_every == 0 and report.step < stage.steps:
             _keep(engine, checkpoints, number, report.step, figures)
+
+
+def _save(engine: Engine, run: TrainRun, stage: Stage) -> None:
+    """Write the stage's adapter, and how its chats are written before it: the weights come last."""
+    if engine.rank == 0:
+        write_arguments(run.model.chat_template_kwargs, run.adapter(stage.name))
+    engine.save_adapter(run.adapter(stage.name))
 
 
 def _keep(engine: Engine, checkpoints: Checkpoints, stage: int, step: int, figures: Mapping[str, float]) -> None:
