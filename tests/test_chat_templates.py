@@ -177,6 +177,15 @@ def test_arguments_that_the_template_does_not_take_are_refused(name: str, messag
         bind(byte_tokenizer(CHATML + "{# remark #}"), {name: True})
 
 
+def test_of_several_templates_the_default_is_taken() -> None:
+    several = byte_tokenizer()
+    several.chat_template = {"default": CHATML, "tool_use": GEMMA}
+    assert turn(bind(several, {})).end_id == turn(byte_tokenizer(CHATML)).end_id
+    several.chat_template = {"rag": CHATML, "tool_use": GEMMA}
+    with pytest.raises(ModelError, match="is the default: rag, tool_use"):
+        bind(several, {})
+
+
 def test_arguments_are_kept_beside_the_weights(tmp_path: Path) -> None:
     values: dict[str, Any] = {"enable_thinking": False, "date": "1 May", "level": 2}
     write_arguments(values, tmp_path / "a")

@@ -30,7 +30,13 @@ def bind(tokenizer: Any, arguments: Arguments) -> Any:
     bound = copy.copy(tokenizer)
     template = tokenizer.chat_template
     if isinstance(template, Mapping):  # several templates by name
-        template = template.get("default")
+        if "default" not in template:
+            raise ModelError(
+                f"none of the model's chat templates is the default: {', '.join(template)}",
+                where="model.path",
+                mend="keep the right one as its only chat_template.jinja",
+            )
+        template = template["default"]
     spoken = re.sub(r"\{#.*?#\}", "", template or "", flags=re.DOTALL)
     for name in arguments:
         if not name.isidentifier() or name in TAKEN | set(tokenizer.special_tokens_map):
