@@ -99,7 +99,7 @@ def _score(
     config: RunConfig, versions: list[Version], exam: tuple[Cell, ...], behaviour: tuple[Cell, ...]
 ) -> dict[str, tuple[list[np.ndarray], list[np.ndarray]]]:
     """Raw log-probabilities of the base and of every version, on both cell sets."""
-    host = Host(config.model.path, config.model.dtype)
+    host = Host(config.model.path, config.model.dtype, arguments=config.model.chat_template_kwargs)
     cells = (*exam, *behaviour)
     found = {BASE: host.score(None, cells)}
     for one in versions:

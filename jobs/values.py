@@ -58,7 +58,7 @@ def _score(config: RunConfig, refs: tuple[str, ...], cells: tuple[Cell, ...]) ->
     for one in found:
         registry.verify(one)
         check_base(one, base_hash, "set model.path to its base")
-    host = Host(config.model.path, config.model.dtype)
+    host = Host(config.model.path, config.model.dtype, arguments=config.model.chat_template_kwargs)
     logps = {"base": host.score(None, cells)}
     for one in found:
         say(f"scoring {one.ref}: {len(cells):,} cells")

@@ -51,13 +51,13 @@ class HostBackend:
 
     async def score(self, version: Version, cells: Sequence[Cell]) -> Sequence[np.ndarray]:
         """Raw log-probabilities [K] (nats) of each cell's completions. Raises ModelError for a question too long."""
+        self.attach(version)
         for cell in cells if self._limit else ():
-            rendered = render(cell, self._host.tokenizer)
+            rendered = render(cell, self._host.tokenizer(version.id))
             longest = len(rendered.prompt_ids) + max(map(len, rendered.completion_ids))
             if self._limit and longest > self._limit:
                 what = f"the question has {longest} tokens with its longest option, the model reads {self._limit}"
                 raise ModelError(what, where="item", mend="shorten it")
-        self.attach(version)
         return self._host.score(version.id, cells)
 
     def attach(self, version: Version) -> None:

@@ -1,12 +1,13 @@
-"""A very small random Llama checkpoint with a byte tokenizer, made in a second, for tests."""
+"""Very small random checkpoints with a byte tokenizer, made in a second, for tests."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from valuealign.prompts import ask
 from valuealign.types import Cell, Message
@@ -14,19 +15,57 @@ from valuealign.types import Cell, Message
 QUESTIONS = ("How much do you like tea?", "Is rain good?", "Do you trust maps?", "How far is far?", "Who sings?")
 SCALE = ("low", "mid", "top")
 
+# Chat templates as the families have them, less what these tests do not need (tools, reasoning in the history).
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('no system turns here') }}{% endif %}"
+    "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{{ m.content | trim }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+TEMPLATES = {"llama": None, "qwen3": CHATML, "qwen3_moe": CHATML, "gemma2": GEMMA}
+CONTROL = ("<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>", "<|eot_id|>", "<|start|>", "<|stop|>")
+MORE: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen3": {"head_dim": 8},
+    "qwen3_moe": {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "gemma2": {"head_dim": 8, "sliding_window": 16, "final_logit_softcapping": 5.0, "attn_logit_softcapping": 5.0},
+}
+ARCHITECTURES = tuple(MORE)
 
-def make_tiny(folder: Path, *, seed: int = 0, width: int = 32, layers: int = 2) -> Path:
-    """Write the checkpoint into ``folder``."""
+
+def byte_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """A token for each byte, and the control tokens of several families."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", "<pad>", *alphabet])}
+    vocabulary = {token: i for i, token in enumerate(["<s>", "</s>", "<pad>", *alphabet, *CONTROL])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-    fast.save_pretrained(folder)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=list(CONTROL),
+        chat_template=chat_template,
+    )
+
+
+def make_tiny(
+    folder: Path, kind: str = "llama", *, seed: int = 0, width: int = 32, layers: int = 2, **more: Any
+) -> Path:
+    """Write a checkpoint of one of ARCHITECTURES into ``folder``; ``more`` goes into its configuration."""
+    tokenizer = byte_tokenizer(TEMPLATES[kind])
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary),
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=layers,
@@ -36,8 +75,9 @@ def make_tiny(folder: Path, *, seed: int = 0, width: int = 32, layers: int = 2) 
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=2,
+        **MORE[kind] | more,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
 
 

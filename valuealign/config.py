@@ -144,6 +144,9 @@ class ModelConfig(Section):
     train: Literal["lora", "full"] = Field("lora", description="what trains: a LoRA adapter, or all weights")
     lora_r: int = Field(16, ge=1, description="rank of the LoRA adapters")
     lora_alpha: float = Field(32.0, gt=0, description="scale of the LoRA adapters")
+    chat_template_kwargs: dict[str, bool | int | float | str] = Field(
+        {}, description="arguments of the model's chat template, as in {enable_thinking: false}"
+    )
 
 
 class StageConfig(Section):

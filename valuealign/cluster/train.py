@@ -148,6 +148,10 @@ def describe(record: Mapping[str, Any]) -> str:
         return f"  prompts are shared by their answers (packed = dense to {record['nats']:.1e} nats)"
     if record["event"] == "dense":
         return f"  one forward per answer, slower: {record['why']}"
+    if record["event"] == "chat":
+        return f"  note on the model: {record['remark']} (model.chat_template_kwargs may change it)"
+    if record["event"] == "unadapted":
+        return f"  without an adapter, so never trained: {', '.join(record['weights'])}"
     if record["event"] != "step":
         return ""
     step, steps = record["step"], record["steps"]

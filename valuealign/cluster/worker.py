@@ -22,11 +22,12 @@ from valuealign.config import ModelConfig, TrainConfig
 from valuealign.engine import check_packing, score_all
 from valuealign.errors import ModelError
 from valuealign.learner import Stage, learn
-from valuealign.models.adapters import add_adapter
+from valuealign.models.adapters import add_adapter, without_adapter
+from valuealign.models.chat import check_arguments, write_arguments
 from valuealign.models.load import Base, fingerprint, load_base
 from valuealign.models.score import CellModel
 from valuealign.models.trained import put_trained, read_trained
-from valuealign.prompts import render
+from valuealign.prompts import render, turn
 from valuealign.reference import reference_logps
 from valuealign.types import Cell, Engine, StepReport
 
@@ -97,7 +98,9 @@ def build(
     model: ModelConfig, *, seed: int, start: Path | None, device: str = "cpu", recompute: bool = False
 ) -> tuple[Base, CellModel]:
     """The base with what trains on it, ready for an engine. Raises ModelError."""
-    base = load_base(model.path, dtype=model.dtype, device=device, progress=lambda _: None)
+    base = load_base(
+        model.path, dtype=model.dtype, device=device, arguments=model.chat_template_kwargs, progress=lambda _: None
+    )
     if model.train == "full":
         cell_model = CellModel(base.model.requires_grad_(True))
     else:
@@ -111,6 +114,8 @@ def build(
 
 def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, device: str = "cpu") -> None:
     """Do the run on this rank."""
+    for folder in (*([run.start] if run.start else []), *run.also.values()):
+        check_arguments(run.model.chat_template_kwargs, folder)
     base, model = build(run.model, seed=run.seed, start=run.start, device=device, recompute=run.train.recompute)
     pad_id = int(base.tokenizer.pad_token_id)
     sets = {name: [render(c, base.tokenizer) for c in cells] for name, cells in run.score.items()}
@@ -127,6 +132,10 @@ def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, de
     engine = make_engine(model, pad_id)
     log = _Log(run.out / "log.jsonl", engine.rank)
     _say_packing(engine, model, sets, run, base, pad_id, log)
+    if remark := turn(base.tokenizer).remark:
+        log.event({"event": "chat", "remark": remark})
+    if run.model.train == "lora" and (left := without_adapter(model.model)):
+        log.event({"event": "unadapted", "weights": left})
     at = _resume(engine, checkpoints)
     if at == (0, 0):
         scores(START)
@@ -139,7 +148,7 @@ def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, de
     identity = {
         "base": fingerprint(base.folder),
         "dtype": run.model.dtype,
-        "kernel": "sdpa",
+        "kernel": str(model.causal.config._attn_implementation),
         "packed": str(model.packed),
     }
     for number, stage in enumerate(run.stages):
@@ -160,7 +169,7 @@ def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, de
             log,
             start=at[1] if number == at[0] else 0,
         )
-        engine.save_trained(run.trained(stage.name))
+        _save(engine, run, stage)
         scores(stage.name)
         if number + 1 < len(run.stages):
             engine.fresh_optimizer()
@@ -206,10 +215,17 @@ def _train(
             figures |= run.probe(now, before)
             if report.step == stage.steps:
                 # The scheduler may end a trial at its last report: what it made must lie there by then.
-                engine.save_trained(run.trained(stage.name))
+                _save(engine, run, stage)
             _keep(engine, checkpoints, number, report.step, figures)
         elif report.step % run.train.checkpoint_every == 0 and report.step < stage.steps:
             _keep(engine, checkpoints, number, report.step, figures)
+
+
+def _save(engine: Engine, run: TrainRun, stage: Stage) -> None:
+    """Write what the stage trained, and how its chats are written before it: the weights come last."""
+    if engine.rank == 0:
+        write_arguments(run.model.chat_template_kwargs, run.trained(stage.name))
+    engine.save_trained(run.trained(stage.name))
 
 
 def _keep(engine: Engine, checkpoints: Checkpoints, stage: int, step: int, figures: Mapping[str, float]) -> None:

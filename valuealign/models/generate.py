@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 
 from valuealign.errors import ModelError
-from valuealign.prompts import prompt_ids
+from valuealign.prompts import answer_text, prompt_ids, turn
 from valuealign.types import Message
 
 
 class Answer(NamedTuple):
-    """A generated text, its cost in tokens, and why it ended (``stop`` at EOS, else ``length``)."""
+    """A generated text, its cost in tokens, and why it ended (``stop`` at the turn's end or EOS, else ``length``)."""
 
     text: str
     prompt_tokens: int
@@ -47,16 +47,18 @@ def generate(
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     device = next(model.parameters()).device
+    ends = sorted({turn(tokenizer).end_id, tokenizer.eos_token_id})
     prompt_1T = torch.tensor([ids], device=device)
     out_1T = model.generate(
         input_ids=prompt_1T,
         attention_mask=torch.ones_like(prompt_1T),
         max_new_tokens=min(max_tokens, limit - len(ids)),
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=ends,
         pad_token_id=tokenizer.pad_token_id,
         repetition_penalty=1.0,  # whatever the checkpoint's own generation settings say
         **sampling,
     )
     new = out_1T[0, len(ids) :].tolist()
-    finish = "stop" if new and new[-1] == tokenizer.eos_token_id else "length"
-    return Answer(tokenizer.decode(new, skip_special_tokens=True).strip(), len(ids), len(new), finish)
+    stopped = bool(new) and new[-1] in ends
+    text = answer_text(new[:-1] if stopped else new, tokenizer)
+    return Answer(text, len(ids), len(new), "stop" if stopped else "length")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from valuealign.models.adapters import attach_adapter
+from valuealign.models.chat import Arguments, bind, read_arguments
 from valuealign.models.generate import Answer, generate
 from valuealign.models.load import load_base
 from valuealign.models.score import CellModel
@@ -23,11 +24,24 @@ from valuealign.types import Cell, Message
 
 
 class Host:
-    """Answers and scores with any loaded version. Calls are serialised: adapters are switched in place."""
+    """Answers and scores with any loaded version. Calls are serialised: adapters are switched in place.
 
-    def __init__(self, path: str, dtype: str = "float32", *, device: str = "cpu", token_budget: int = 4096) -> None:
+    A version is asked with the arguments of the chat template that it was trained with (they lie beside its
+    adapter); ``arguments`` are for the base itself.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        dtype: str = "float32",
+        *,
+        device: str = "cpu",
+        token_budget: int = 4096,
+        arguments: Arguments | None = None,
+    ) -> None:
         base = load_base(path, dtype=dtype, device=device)
-        self._base, self.tokenizer = base.model, base.tokenizer
+        self._base, self._plain = base.model, base.tokenizer
+        self._tokenizers: dict[str | None, Any] = {None: bind(base.tokenizer, arguments or {})}
         self._adapted: Any = None
         self._whole: dict[str, Any] = {}
         self._names: list[str] = []
@@ -39,10 +53,12 @@ class Host:
         with self._lock:
             if version in self._names:
                 return
+            tokenizer = bind(self._plain, read_arguments(folder))
             if is_whole(folder):
                 self._whole[version] = load_base(str(folder), dtype=self._dtype, device=self._device).model
             else:
                 self._adapted = attach_adapter(self._adapted or self._base, folder, name=_adapter_name(version))
+            self._tokenizers[version] = tokenizer
             self._names.append(version)
 
     def unload(self, version: str) -> None:
@@ -54,6 +70,7 @@ class Host:
                 else:
                     self._adapted.delete_adapter(_adapter_name(version))
                 self._names.remove(version)
+                del self._tokenizers[version]
 
     def _use(self, version: str) -> Any:
         """The model that answers as an attached version."""
@@ -66,6 +83,10 @@ class Host:
         """The attached versions, oldest first."""
         return tuple(self._names)
 
+    def tokenizer(self, version: str | None) -> Any:
+        """The tokenizer that writes an attached version's chats (``None``: the base's)."""
+        return self._tokenizers[version]
+
     def generate(
         self,
         version: str,
@@ -77,9 +98,8 @@ class Host:
     ) -> Answer:
         """Answer a chat with an attached version."""
         with self._lock:
-            return generate(
-                self._use(version), self.tokenizer, messages, max_tokens=max_tokens, temperature=temperature, seed=seed
-            )
+            model, tokenizer = self._use(version), self.tokenizer(version)
+            return generate(model, tokenizer, messages, max_tokens=max_tokens, temperature=temperature, seed=seed)
 
     @torch.no_grad()
     def score(self, version: str | None, cells: Sequence[Cell]) -> list[np.ndarray]:
@@ -90,14 +110,13 @@ class Host:
         with self._lock:
             assert version is not None or self._adapted is None, "score the base first"
             model = CellModel(self._use(version) if version is not None else self._base)
-            rendered = [render(c, self.tokenizer) for c in cells]
+            tokenizer = self.tokenizer(version)
+            rendered = [render(c, tokenizer) for c in cells]
             found: dict[int, np.ndarray] = {}
             for group in micro_batches([r.tokens for r in rendered], token_budget=self._token_budget, ranks=1)[0]:
                 if not group:
                     continue
-                batch = collate(
-                    [Row(rendered[i]) for i in group], pad_id=self.tokenizer.pad_token_id, packed=model.packed
-                )
+                batch = collate([Row(rendered[i]) for i in group], pad_id=tokenizer.pad_token_id, packed=model.packed)
                 logp_N = model(batch).double().cpu().numpy()
                 ends = np.cumsum([len(rendered[i].completion_ids) for i in group])
                 found |= dict(zip(group, np.split(logp_N, ends[:-1]), strict=True))

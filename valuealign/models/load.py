@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.logging import disable_progress_bar
 
 from valuealign.errors import ModelError
+from valuealign.models.chat import Arguments, bind
 from valuealign.models.seed import ensure_seed
 
 # Architectures whose layers are plain causal attention, so that a 4-D mask means what it says.
@@ -67,17 +68,24 @@ def resolve(path: str, *, progress: Callable[[str], None] = print) -> Path:
 
 
 def load_base(
-    path: str, *, dtype: str = "float32", device: str = "cpu", progress: Callable[[str], None] = print
+    path: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    arguments: Arguments | None = None,
+    progress: Callable[[str], None] = print,
 ) -> Base:
-    """Load a base model and its tokenizer, frozen, with ``sdpa`` attention, for scoring or adapting.
+    """Load a base model and its tokenizer, frozen, for scoring or adapting.
 
-    Raises ModelError if it is missing, unsafe or not a causal language model.
+    Attention is ``sdpa``, or ``eager`` where the architecture has no other that is right (softcapped scores).
+    ``arguments`` of the chat template become part of the tokenizer. Raises ModelError if the model is missing,
+    unsafe or not a causal language model, or its template does not know an argument.
     """
     folder = resolve(path, progress=progress)
     disable_progress_bar()  # of all of transformers, in this process: a job prints lines
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", use_safetensors=True, local_files_only=True
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -92,7 +100,7 @@ def load_base(
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked; any id will do
     _without_dropout(model)
     model.to(device).eval().requires_grad_(False)
-    return Base(model, tokenizer, folder)
+    return Base(model, bind(tokenizer, arguments or {}), folder)
 
 
 def _without_dropout(model: nn.Module) -> None:
@@ -109,8 +117,6 @@ def abilities(config: Any) -> Abilities:
     """What packing may do with a model configuration; ``why`` explains a fall-back."""
     plain_head = not any(getattr(config, extra, None) for extra in HEAD_EXTRAS)
     kind = getattr(config, "model_type", "unknown")
-    if kind not in PLAIN_CAUSAL:
-        return Abilities(False, plain_head, f"architecture '{kind}' is not known to be plain causal attention")
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     if layers != {"full_attention"}:
         return Abilities(
@@ -119,15 +125,19 @@ def abilities(config: Any) -> Abilities:
     sliding = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     if sliding:
         return Abilities(False, plain_head, f"'{kind}' has a sliding window of {sliding}")
-    if getattr(config, "_attn_implementation", "sdpa") != "sdpa":
-        return Abilities(False, plain_head, "packed rows need sdpa attention")
+    if kind not in PLAIN_CAUSAL:
+        return Abilities(False, plain_head, f"architecture '{kind}' is not known to be plain causal attention")
+    kernel = getattr(config, "_attn_implementation", None) or "sdpa"
+    if kernel != "sdpa":
+        return Abilities(False, plain_head, f"packed rows need sdpa attention, this is {kernel}")
     return Abilities(True, plain_head, "")
 
 
 def fingerprint(folder: Path) -> str:
-    """Content hash (hex, 32 characters) of a checkpoint or adapter: weights, config, tokenizer."""
+    """Content hash (hex, 32 characters) of a checkpoint or adapter: weights, config, tokenizer, chat template."""
     digest = hashlib.sha256()
-    for file in sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".json") and f.name != "card.json"):
+    kinds = (".safetensors", ".json", ".jinja")
+    for file in sorted(f for f in folder.iterdir() if f.suffix in kinds and f.name != "card.json"):
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):

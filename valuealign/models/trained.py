@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 
 from valuealign.errors import ModelError
 from valuealign.models.adapters import CONFIG, WEIGHTS, check_adapter, read_adapter, write_adapter
+from valuealign.models.chat import FILE as CHAT
 from valuealign.models.load import load_base
 from valuealign.models.score import CellModel
 
@@ -61,13 +62,16 @@ def read_trained(model: CellModel, folder: Path) -> dict[str, Tensor]:
     mine = trainable(model)
     shapes = {key: tuple(getattr(mine[name], "ds_shape", mine[name].shape)) for key, name in wanted.items()}
     theirs = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-    if shapes != theirs:
-        odd = next(key for key in sorted({*shapes, *theirs}) if shapes.get(key) != theirs.get(key))
-        raise ModelError(
-            f"the weights do not fit this base model or rank: {odd} is {theirs.get(odd)}, not {shapes.get(odd)}",
-            where=str(folder),
-            mend="use the model.path and model.lora_r that it was trained with",
-        )
+    for key in sorted({*shapes, *theirs}):
+        if shapes.get(key) != theirs.get(key):
+            how = "lacking"
+            if key in theirs:
+                how = f"{theirs[key]}, not {shapes[key]}" if key in shapes else "not the base's"
+            raise ModelError(
+                f"the weights do not fit this base model or rank: {key} is {how}",
+                where=str(folder),
+                mend="use the model.path and model.lora_r that it was trained with",
+            )
     return {wanted[key]: tensor for key, tensor in tensors.items()}
 
 
@@ -93,6 +97,8 @@ def write_trained(model: CellModel, weights: Mapping[str, Tensor], folder: Path)
     model.causal.save_pretrained(aside, state_dict={**weights, **buffers})
     # Template and all in JSON: a version holds no file of another kind.
     AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(aside, save_jinja_files=False)
+    if (folder / CHAT).is_file():  # how its chats are written is kept before the weights
+        shutil.copyfile(folder / CHAT, aside / CHAT)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
 
