@@ -92,6 +92,7 @@ def register(
             "stage": stage,
             "data_hash": prepared.data_hash,
             "licence": prepared.survey.codebook.licence,
+            "tier": prepared.survey.codebook.tier,
             "config": config.model_dump(mode="json"),
             "results": evaluation.results(stage),
         }

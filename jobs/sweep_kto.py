@@ -72,6 +72,7 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
             "stage": "kto",
             "data_hash": prepared.data_hash,
             "licence": prepared.survey.codebook.licence,
+            "tier": prepared.survey.codebook.tier,
             "config": config.model_dump(mode="json"),
             "sweep": [{"trial": t.id, **t.setting, **t.figures, "error": t.error} for t in trials],
             "results": [{"split": "select", "metric": name, "value": best.figures[name]} for name in ("auc", "change")],

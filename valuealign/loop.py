@@ -314,7 +314,7 @@ def _ended(outcome: Outcome, promoted: bool, reason: str) -> Outcome:
 def _card(
     config: RunConfig, champion: Version, manifest: Manifest, candidate: Candidate, verdict: GateResult
 ) -> dict[str, Any]:
-    inherited = ("base", "base_hash", "data_hash", "licence")
+    inherited = ("base", "base_hash", "data_hash", "licence", "tier")
     return {
         **{key: champion.card[key] for key in inherited if key in champion.card},
         "stage": "update",

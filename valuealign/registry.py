@@ -271,7 +271,7 @@ def model_card(card: Mapping[str, Any]) -> str:
     lines = [
         f"# {card['name']}",
         "",
-        "A LoRA adapter made by valuealign; `card.json` holds the same facts in full.",
+        "Weights trained by valuealign; `card.json` holds the same facts in full.",
         "",
     ]
     facts = {
