@@ -13,15 +13,15 @@ import pytest
 from safetensors.torch import load_file
 from tiny import behaviour_cells, make_tiny, survey_cells
 
-from valuealign.cluster.worker import START, NoCheckpoints, TrainRun, read_scores, work
+from valuealign.cluster.worker import START, NoCheckpoints, TrainRun, build, identity, read_scores, work
 from valuealign.config import DistributionConfig, KtoConfig, ModelConfig, TrainConfig
-from valuealign.engine import LocalEngine
+from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import ConfigError, ModelError
 from valuealign.learner import Stage, distribution_term, kto_term, learning_rate, mismatched_cells
 from valuealign.models.adapters import WEIGHTS
 from valuealign.models.trained import trained_done
 from valuealign.prompts import render
-from valuealign.reference import reference_logps, table_key
+from valuealign.reference import noise, reference_logps, table_key
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +194,23 @@ def test_the_schedule() -> None:
         and max(rates) == pytest.approx(1.0)
         and rates[-1] == pytest.approx(0.1, abs=0.01)
     )
+
+
+def test_noise_and_identity_tell_ways_of_computing_apart(model: Path) -> None:
+    base, scored = build(ModelConfig(path=str(model), lora_r=4), seed=0, start=None)
+    rows = [render(c, base.tokenizer) for c in survey_cells(3)]
+    engine, known, logps = local(scored, 2), [], []
+    for way in ("sdpa", "dense", "eager"):
+        if way == "dense":
+            scored.packed = False
+        if way == "eager":
+            scored.attend_by("eager")
+            assert not scored.packed and "packed rows need sdpa" in scored.abilities.why
+        known.append(identity(base, scored, None))
+        logps.append(score_all(engine, rows, pad_id=2, packed=scored.packed, token_budget=600))
+    assert len({table_key(rows, who) for who in known}) == 3, "each way has a table of its own"
+    for other in logps[1:]:
+        off = noise(logps[0], other)
+        assert 0 <= off.rms <= off.largest < 1e-3 and off.completions == 9
+    one, two = [np.array([1.0, 2.0])], [np.array([1.0, 2.3])]
+    assert noise(one, two) == pytest.approx((0.3 / 2**0.5, 0.3, 2))

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -65,3 +66,17 @@ def reference_logps(
         feather.write_feather(table, aside)
         os.replace(aside, path)
     return logps
+
+
+class Noise(NamedTuple):
+    """How far two ways to compute the same log-probabilities lie apart, in nats of a whole completion."""
+
+    rms: float
+    largest: float
+    completions: int
+
+
+def noise(one: Sequence[np.ndarray], two: Sequence[np.ndarray]) -> Noise:
+    """The noise in r = log pi - log pi_ref where pi is computed one way and pi_ref the other; an array [K] a cell."""
+    apart = np.concatenate([a - b for a, b in zip(one, two, strict=True)])
+    return Noise(float(np.sqrt(np.mean(apart**2))), float(np.abs(apart).max()), len(apart))

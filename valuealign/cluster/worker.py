@@ -145,17 +145,10 @@ def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, de
                 engine.put(read_trained(model, folder))
                 scores(who)
             engine.put(read_trained(model, run.start))
-    identity = {
-        "base": fingerprint(base.folder),
-        "dtype": run.model.dtype,
-        "kernel": str(model.causal.config._attn_implementation),
-        "packed": str(model.packed),
-    }
     for number, stage in enumerate(run.stages):
         if number < at[0]:
             continue
         before = run.trained(run.stages[number - 1].name) if number else run.start
-        named = {**identity, "adapter": fingerprint(before) if before else "none"}
         _train(
             run,
             stage,
@@ -164,7 +157,7 @@ def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, de
             model,
             base,
             pad_id,
-            named,
+            identity(base, model, before),
             checkpoints,
             log,
             start=at[1] if number == at[0] else 0,
@@ -177,9 +170,21 @@ def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, de
     log.event({"event": "done"})
 
 
+def identity(base: Base, model: CellModel, trained: Path | None) -> dict[str, str]:
+    """What a reference table of this model is known by, besides its cells: weights, and how they are computed with."""
+    return {
+        "base": fingerprint(base.folder),
+        "adapter": fingerprint(trained) if trained else "none",
+        "dtype": str(model.causal.dtype).removeprefix("torch."),
+        "kernel": str(model.causal.config._attn_implementation),
+        "device": next(model.parameters()).device.type,
+        "packed": str(model.packed),
+    }
+
+
 def _train(
     run: TrainRun, stage: Stage, number: int, engine: Engine, model: CellModel, base: Base, pad_id: int,
-    identity: Mapping[str, str], checkpoints: Checkpoints, log: _Log, *, start: int,
+    who: Mapping[str, str], checkpoints: Checkpoints, log: _Log, *, start: int,
 ) -> None:  # fmt: skip
     tokenizer: Any = base.tokenizer
     form: dict[str, Any] = {"pad_id": pad_id, "packed": model.packed}
@@ -197,7 +202,7 @@ def _train(
         return reference_logps(
             rows,
             score=score,
-            identity=identity,
+            identity=who,
             folder=run.cache,
             writer=engine.rank == 0,
             agree=agree,

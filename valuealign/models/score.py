@@ -34,6 +34,12 @@ class CellModel(nn.Module):
         inner: Any = self.model
         return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
+    def attend_by(self, kernel: str) -> None:
+        """Compute attention by another of transformers' kernels; packs only where that one may."""
+        self.causal.set_attn_implementation(kernel)
+        self.abilities = abilities(self.causal.config)
+        self.packed = self.abilities.packed
+
     def recompute(self) -> None:
         """Keep only the inputs of the layers for the backward pass, which then computes the rest anew."""
         self.causal.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
