@@ -179,7 +179,13 @@ class KtoConfig(StageConfig):
     negatives: Literal["human", "policy"] = Field(
         "human", description="undesirable mass of survey cells: what people did not choose, or the model's own shares"
     )
-    feedback: Path | None = Field(None, description="JSON lines of prompt, completion, label; null: the embedded one")
+    feedback: Path | None = Field(
+        None, description="marked answers or pairs (JSON lines, Parquet, CSV); null: the embedded survey's own"
+    )
+    rater_margins: Path | None = Field(
+        None, description="CSV trait,level,share: the feedback's raters are weighted to it; null: all alike"
+    )
+    rater_traits: Texts = Field((), description="columns of the feedback that hold traits of its raters")
     on: Literal["behaviour", "survey"] = Field(
         "behaviour", description="train on behaviour cells or (an experiment) survey cells"
     )
