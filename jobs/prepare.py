@@ -61,7 +61,8 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
     cells = tuple(survey_cells(targets, splits.train))
     exam = build_exam(survey, weights_P, dataset.groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
     found["cells to train on"] = f"{len(cells):,}"
-    behaviour = behaviour_parts(config, survey, weights_P, splits.person_P)
+    behaviour, marked = behaviour_parts(config, survey, weights_P, splits.person_P)
+    found |= marked
     judged = {
         name: tuple(survey_cells(targets, splits.train, undesirable="others"))
         if stage.on == "survey"
@@ -69,7 +70,8 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
         for name, stage in config.preferences.items()
     }
     if behaviour["train"]:
-        found["behaviour prompts"] = ", ".join(f"{len(part)} to {name}" for name, part in behaviour.items())
+        prompts = {name: len({cell.prompt for cell in part}) for name, part in behaviour.items()}
+        found["behaviour prompts"] = ", ".join(f"{count} to {name}" for name, count in prompts.items())
     for name, fact in found.items():
         progress(f"{name}: {fact}")
     seen = (*cells, *behaviour["train"], *exam.cells, *behaviour["select"], *behaviour["report"])
@@ -78,9 +80,13 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
 
 
 def keep(config: RunConfig) -> Path:
-    """The data set's folder, written if these settings and files have not been prepared before."""
+    """The data set's folder, written if these settings and files have not been prepared before.
+
+    A file of feedback is no part of it, and is read and counted every time.
+    """
     folder = folder_of(config, configuration.home())
-    if (folder / "datasheet.json").exists():
+    known = (folder / "datasheet.json").exists()
+    if known and config.kto.feedback is None:
         for name, fact in json.loads((folder / "datasheet.json").read_text(encoding="utf-8"))["facts"].items():
             say(f"{name}: {fact}")
         say(f"data set, prepared before: {folder}")
@@ -89,7 +95,8 @@ def keep(config: RunConfig) -> Path:
         say("behaviour prompts: none; stage kto would need kto.feedback")
         config = config.model_copy(update={"stages": ("distribution",)})
     prepared = prepare(config)
-    write(prepared.dataset, folder, say)
+    if not known:
+        write(prepared.dataset, folder, say)
     say(f"data set: {folder}")
     return folder
 

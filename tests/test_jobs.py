@@ -110,3 +110,24 @@ def test_a_stage_without_feedback_is_refused(home: Path, shared_data: Path, tmp_
     data = ["survey.reader=generic", f"survey.file={shared_data / 'nonvoters_538' / 'nonvoters_data.csv'}"]
     data += [f"survey.codebook={ROOT / 'examples' / 'nonvoters.yaml'}", f"model.path={make_tiny(tmp_path / 'm')}"]
     refused(job(home, "align", *data), "kto.feedback", "stages='[distribution]'")
+
+
+def test_feedback_of_a_file_is_read_by_one_door(home: Path, tmp_path: Path) -> None:
+    rows = [f"p{n % 12},good {n},bad {n},r{n % 4},{'fm'[n % 4 == 0]},note" for n in range(36)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["prompt,chosen,rejected,rater,sex,remark", *rows]) + "\n")
+    (tmp_path / "margins.csv").write_text("trait,level,share\nsex,f,0.5\nsex,m,0.5\n")
+    run = ["survey.people=2000", "kto.feedback=pairs.csv", "kto.rater_margins=margins.csv", "kto.rater_traits=[sex]"]
+    for _ in range(2):  # the survey's part is kept, the feedback is counted again
+        found = job(home, "prepare", *run, cwd=tmp_path)
+        assert found.returncode == 0, found.stderr
+        assert "feedback: 36 pairs to 12 prompts; weighted n_d 36, n_u 36" in found.stdout
+        assert "feedback raters weighted: 4 to margins.csv; largest gap 25.00 points before, 0.00 after" in found.stdout
+        assert "feedback fields not used: remark" in found.stdout
+        assert "behaviour prompts: 8 to train, 2 to select, 2 to report" in found.stdout
+    (tmp_path / "pairs.csv").write_text("prompt,chosen,rejected\np,a,b\np,a,a\n")
+    tiny = f"model.path={make_tiny(tmp_path / 'm')}"
+    refused(job(home, "align", tiny, *run[:2], cwd=tmp_path), "pairs.csv, line 3", "the same text")
+    same = "import sys; sys.path.insert(0, 'jobs'); import align, sweep_kto, prepare as p; " + (
+        "assert align.prepare is sweep_kto.prepare is p.prepare"
+    )
+    subprocess.run([sys.executable, "-c", same], cwd=ROOT, check=True, timeout=240)

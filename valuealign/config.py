@@ -210,7 +210,13 @@ class KtoConfig(PreferenceConfig):
     reference_free: bool = Field(
         False, description="a uniform reference in place of the model that the stage starts from"
     )
-    feedback: Path | None = Field(None, description="JSON lines of prompt, completion, label; null: the embedded one")
+    feedback: Path | None = Field(
+        None, description="marked answers or pairs (JSON lines, Parquet, CSV); null: the embedded survey's own"
+    )
+    rater_margins: Path | None = Field(
+        None, description="CSV trait,level,share: the feedback's raters are weighted to it; null: all alike"
+    )
+    rater_traits: Texts = Field((), description="columns of the feedback that hold traits of its raters")
     holdout: float = Field(
         0.3, gt=0, lt=1, description="share of the feedback's prompts held out (half select, half report)"
     )

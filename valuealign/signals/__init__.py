@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from valuealign.signals.behaviour import behaviour_parts
-from valuealign.signals.binary import Mark, collapse, read_binary
+from valuealign.signals.behaviour import Behaviour, behaviour_parts
+from valuealign.signals.binary import Mark, collapse
 from valuealign.signals.feedback import feedback_cells
-from valuealign.signals.pairs import read_pairs
+from valuealign.signals.files import Feedback, read_binary, read_feedback, read_pairs
+from valuealign.signals.pairs import Pair, pair_cells
 from valuealign.signals.targets import question, survey_cells
 from valuealign.types import Cell
 
@@ -20,12 +21,17 @@ SIGNALS: dict[str, Callable[..., list[Cell]]] = {
 
 __all__ = [
     "SIGNALS",
+    "Behaviour",
+    "Feedback",
     "Mark",
+    "Pair",
     "behaviour_parts",
     "collapse",
     "feedback_cells",
+    "pair_cells",
     "question",
     "read_binary",
+    "read_feedback",
     "read_pairs",
     "survey_cells",
 ]

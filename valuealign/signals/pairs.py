@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from valuealign.signals._lines import read_lines
+from valuealign.signals.raters import Votes
 from valuealign.types import Cell, Message
 
 
-def read_pairs(path: Path | str) -> list[Cell]:
-    """Cells (K = 2: chosen, rejected) of a JSON lines file of ``prompt`` (text or chat), ``chosen``,
-    ``rejected`` (text or one assistant turn) and, optionally, ``weight`` (>= 0).
+class Pair(NamedTuple):
+    """One judgement: ``chosen`` is the better answer to ``prompt``. ``rater`` as in ``Mark``."""
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    weight: float = 1.0
+    rater: str | None = None
+
+
+def pair_cells(pairs: Iterable[Pair], *, source: str) -> list[Cell]:
+    """One open cell (K = 2: chosen, rejected) for each distinct pair, in order of first appearance.
 
     Equal pairs become one cell with their summed weight. Pairs of one prompt stay apart: in one
     cell, each chosen answer would be held against every rejected one, also of other pairs.
-    Raises SignalError naming file and line.
+    ``n_eff`` is Kish's over the pair's raters, as in ``collapse``.
     """
-    weights: dict[tuple[tuple[Message, ...], str, str], list[float]] = {}
-    for line in read_lines(path):
-        chosen, rejected = line.text("chosen"), line.text("rejected")
-        if chosen == rejected:
-            raise line.error("'chosen' and 'rejected' are the same text", "leave the line out: it prefers nothing")
-        weights.setdefault((line.prompt(), chosen, rejected), []).append(line.weight())
+    votes: dict[tuple[tuple[Message, ...], str, str], Votes] = {}
+    for pair in pairs:
+        votes.setdefault((pair.prompt, pair.chosen, pair.rejected), Votes()).add(pair.rater, pair.weight)
     return [
         Cell(
             prompt=prompt,
             completions=(chosen, rejected),
-            desirable=(sum(masses), 0.0),
-            undesirable=(0.0, sum(masses)),
-            n_eff=sum(masses) ** 2 / sum(m * m for m in masses) if sum(masses) > 0 else 0.0,
-            source=f"pairs:{Path(path).name}",
+            desirable=(heard.total, 0.0),
+            undesirable=(0.0, heard.total),
+            n_eff=heard.kish().n_eff,
+            source=source,
         )
-        for (prompt, chosen, rejected), masses in weights.items()
+        for (prompt, chosen, rejected), heard in votes.items()
     ]

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from valuealign.errors import AnswerError
-from valuealign.surveys import _csv
+from valuealign.surveys import csv_lines
 from valuealign.surveys.codebook import plain_code
 
 Kind = Literal["csv", "parquet", "sav", "dta"]
@@ -124,7 +124,7 @@ class Table:
         """File, column and line (CSV) or row of the ``row``-th row that was read, for messages."""
         number = int(self.row_P[row])
         if self.layout.kind == "csv":
-            place = f"line {_csv.line_of(self.layout.path, self.separator, number)}"
+            place = f"line {csv_lines.line_of(self.layout.path, self.separator, number)}"
         else:
             place = f"row {number + 1}"
         return f"{self.layout.path}, column '{name}', {place}"
@@ -152,7 +152,7 @@ def layout(path: Path, *, separator: str = ",") -> Layout:
     """
     kind = _kind(path)
     if kind == "csv":
-        return Layout(path, kind, _csv.header(path, separator))
+        return Layout(path, kind, csv_lines.header(path, separator))
     if kind == "parquet":
         with path.open("rb") as file:
             return Layout(path, kind, tuple(_guarded(lambda: pl.read_parquet_schema(file), path, kind)))
@@ -161,7 +161,7 @@ def layout(path: Path, *, separator: str = ",") -> Layout:
 
 def separator(path: Path) -> str:
     """What parts the columns of a CSV file, by its header: releases differ. A comma for other files."""
-    return _csv.separator_of(path) if SUFFIXES.get(path.suffix.lower()) == "csv" else ","
+    return csv_lines.separator_of(path) if SUFFIXES.get(path.suffix.lower()) == "csv" else ","
 
 
 def load(path: Path, *, columns: Collection[str] | None = None, separator: str = ",", rows: int | None = None) -> Table:
@@ -233,7 +233,7 @@ def _csv_rows(
 ) -> tuple[pl.DataFrame, np.ndarray]:
     """The wanted columns as text, blank lines left out, and the number of each row."""
     path = found.path
-    height, blank = _csv.check_lines(path, separator, len(found.names), rows)
+    height, blank = csv_lines.check_lines(path, separator, len(found.names), rows)
     wanted = [place for place, name in enumerate(found.names) if columns is None or name in columns]
     frame = _guarded(
         lambda: pl.read_csv(path, separator=separator, columns=wanted, infer_schema=False, n_rows=rows, glob=False),

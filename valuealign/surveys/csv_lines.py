@@ -9,6 +9,8 @@ from pathlib import Path
 from valuealign.errors import AnswerError
 
 MARKS = ",;\t|"
+# A whole chat may stand in one field: Python's reader stops at 128 KiB unless told otherwise.
+csv.field_size_limit(2**31 - 1)
 
 
 def separator_of(path: Path) -> str:
