@@ -23,13 +23,17 @@ from valuealign.errors import ConfigError
 from valuealign.objectives import OBJECTIVES
 from valuealign.objectives.kto import LambdaRule, lambda_rule, mismatch
 from valuealign.packing import Row, Weigh, collate, micro_batches, step_cells, wanted, weighed
+from valuealign.pairing import Rotation, borrowed, groups, lend, lent, own, rotate, rotated, rows_of
 from valuealign.prompts import ChatTokenizer, render
-from valuealign.types import Cell, Engine, StepReport
+from valuealign.types import Cell, Engine, StepReport, Wanted
 
 
 @dataclass(frozen=True)
 class Term:
-    """An objective on cells with a weight. ``mismatched`` asks for KTO's z0 of open answers."""
+    """An objective on cells with a weight.
+
+    ``mismatched`` asks for KTO's z0 of open answers; ``parity_rows`` for that of TRL, in blocks of so many cells.
+    """
 
     name: str
     objective: str
@@ -39,6 +43,7 @@ class Term:
     weigh: Weigh = "equal"
     shrink: float = 50.0
     mismatched: bool = False
+    parity_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Stage:
     @property
     def referenced(self) -> tuple[Cell, ...]:
         """The cells whose reference log-probabilities the stage needs, in order."""
-        cells = [c for term in self.terms if OBJECTIVES[term.objective].reference for c in term.cells]
+        cells = [c for term in self.terms if OBJECTIVES[term.objective].reference for c in _scored(term)]
         pairs = [c for term in self.terms if term.mismatched for c in mismatched_cells(term.cells)]
         return tuple(cells + pairs)
 
@@ -101,6 +106,9 @@ def kto_term(cells: Sequence[Cell], config: KtoConfig) -> Term:
         "negatives": config.negatives,
         "z0_closed": "none" if config.z0 == "none" else "options",
     }
+    if config.z0 == "parity":
+        rows = rows_of(cells)
+        return Term("behaviour", "kto", rows, hyper, 1.0, "mass", 50.0, parity_rows=config.parity_rows or len(rows))
     # Open answers keep their masses: collapse is exact, and a prompt that more people judged counts for more.
     unit = sum(c.mass for c in cells) / len(cells)
     scaled = tuple(_scaled(c, 1 / unit) for c in cells)
@@ -195,11 +203,30 @@ def learning_rate(step: int, *, steps: int, peak: float, warmup: float) -> float
 
 @dataclass(frozen=True)
 class _Ready:
-    """A term with its rows rendered, and its mismatched rows beside them (row i pairs with cell i)."""
+    """A term with its rows rendered; for z0 ``mismatched`` they borrow, for ``parity`` TRL's rotation says how."""
 
     term: Term
     rows: tuple[Row, ...]
-    pairs: tuple[Row, ...]
+    rotation: Rotation | None = None
+
+    @property
+    def borrows(self) -> bool:
+        """Whether z0 is a mean over completions of other prompts."""
+        return self.term.mismatched or self.rotation is not None
+
+    def step(self, stage: Stage, number: int, step: int, ranks: int) -> list[Row]:
+        """The rows that optimizer step ``step`` sees of this term, the ``number``-th of the stage."""
+        per_step = min(stage.cells_per_step, len(self.term.cells))
+        if self.rotation is not None:
+            blocks = max(1, per_step // self.term.parity_rows)
+            return rotated(self.rotation, self.rows, step=step, blocks=blocks, ranks=ranks)
+        chosen = step_cells(len(self.rows), step=step, cells_per_step=per_step, seed=stage.seed + 1000 * number)
+        return [self.rows[i] for i in chosen]
+
+
+def _scored(term: Term) -> tuple[Cell, ...]:
+    """The cells that a term's rows are rendered from."""
+    return rotate(term.cells, term.parity_rows).cells if term.parity_rows else term.cells
 
 
 def learn(
@@ -239,18 +266,15 @@ def _prepare(stage: Stage, tokenizer: ChatTokenizer, reference: Sequence[np.ndar
     for term in stage.terms:
         referenced = OBJECTIVES[term.objective].reference
         rows = []
-        for cell in term.cells:
+        for cell in _scored(term):
             scaled, weight = weighed(cell, term.weigh, shrink=term.shrink)
             rows.append(Row(render(scaled, tokenizer), tuple(next(logps)) if referenced else (), weight))
-        ready.append(_Ready(term, tuple(rows), ()))
+        ready.append(_Ready(term, tuple(rows), rotate(term.cells, term.parity_rows) if term.parity_rows else None))
     for i, term in enumerate(stage.terms):
         if term.mismatched:
-            cells = mismatched_cells(term.cells)
-            pairs = tuple(
-                Row(render(cell, tokenizer), tuple(next(logps)), row.weight)
-                for cell, row in zip(cells, ready[i].rows, strict=True)
-            )
-            ready[i] = replace(ready[i], pairs=pairs)
+            pairs = (Row(render(cell, tokenizer), tuple(next(logps))) for cell in mismatched_cells(term.cells))
+            borrowing = tuple(lend(row, pair) for row, pair in zip(ready[i].rows, pairs, strict=True))
+            ready[i] = replace(ready[i], rows=borrowing)
     assert next(logps, None) is None, "reference must match stage.referenced"
     return ready
 
@@ -259,28 +283,27 @@ def _accumulate(
     engine: Engine, stage: Stage, terms: Sequence[_Ready], step: int, *, train: TrainConfig, pad_id: int, packed: bool
 ) -> tuple[dict[str, tuple[float, float]], int]:
     """Forward and backward of one optimizer step on this rank; sums of loss and statistics."""
-    jobs: list[tuple[_Ready, list[Row], float, dict[str, Any]]] = []
+    form: dict[str, Any] = {"pad_id": pad_id, "packed": packed}
+    jobs: list[tuple[_Ready, list[Row], float, _Z0 | None]] = []
     for number, ready in enumerate(terms):
-        per_step = min(stage.cells_per_step, len(ready.rows))
-        chosen = step_cells(len(ready.rows), step=step, cells_per_step=per_step, seed=stage.seed + 1000 * number)
-        objective, hyper = OBJECTIVES[ready.term.objective], dict(ready.term.hyper)
+        rows = ready.step(stage, number, step, engine.world)
+        hyper = ready.term.hyper
         negatives = {"negatives": hyper["negatives"]} if "negatives" in hyper else {}
         # A step may meet only cells without mass; its loss is then 0, not 0 / 0.
-        mass = float(objective.mass(wanted([ready.rows[i] for i in chosen]), **negatives)) or 1.0
-        if ready.pairs:
-            pairs = [ready.pairs[i] for i in chosen]
-            hyper["z0_open"] = _z0(engine, pairs, train=train, pad_id=pad_id, packed=packed)
-        tokens = [row_tokens(ready.rows[i].rendered, packed) for i in chosen]
-        for group in micro_batches(tokens, token_budget=train.token_budget, ranks=engine.world)[engine.rank]:
-            rows = [ready.rows[chosen[j]] for j in group] or [replace(ready.rows[chosen[0]], weight=0.0)]
-            jobs.append((ready, rows, mass, hyper))
+        mass = float(OBJECTIVES[ready.term.objective].mass(wanted(rows), **negatives)) or 1.0
+        z0 = None
+        if ready.borrows:
+            rows, z0 = _z0(engine, rows, train=train, **form)
+        for part in _parts(engine, rows, train.token_budget, packed):
+            jobs.append((ready, part, mass, z0))
     sums: dict[str, tuple[float, float]] = {}
     tokens_seen = 0
-    for n, (ready, rows, mass, hyper) in enumerate(jobs):
-        batch = collate(rows, pad_id=pad_id, packed=packed)
+    for n, (ready, rows, mass, z0) in enumerate(jobs):
+        batch = collate(rows, **form)
         logp_N = engine.score(batch)
         moved = type(batch.wanted)(**{k: v.to(logp_N.device) for k, v in vars(batch.wanted).items()})
-        terms_out = OBJECTIVES[ready.term.objective].loss(logp_N, moved, **hyper)
+        open_ = {"z0_open": z0.of(engine, rows, logp_N, batch.wanted)} if z0 else {}
+        terms_out = OBJECTIVES[ready.term.objective].loss(logp_N, moved, **ready.term.hyper, **open_)
         loss = ready.term.weight * terms_out.loss.total / mass
         engine.backward(loss)
         # The step's loss is a sum over terms of means, so its own count is one per step.
@@ -291,20 +314,48 @@ def _accumulate(
     return sums, tokens_seen
 
 
-def _z0(engine: Engine, pairs: Sequence[Row], *, train: TrainConfig, pad_id: int, packed: bool) -> Tensor:
-    """KTO's reference point for open answers: a mass-weighted mean over the whole step, then clamped."""
-    plan = micro_batches(
-        [row_tokens(r.rendered, packed) for r in pairs], token_budget=train.token_budget, ranks=engine.world
-    )
-    total = torch.zeros(2, dtype=torch.float64)
+def _parts(engine: Engine, rows: Sequence[Row], token_budget: int, packed: bool) -> list[list[Row]]:
+    """This rank's micro-batches of a step's rows, as many as every rank has."""
+    plan = micro_batches([row_tokens(r.rendered, packed) for r in rows], token_budget=token_budget, ranks=engine.world)
+    return [[rows[i] for i in group] or [replace(rows[0], weight=0.0)] for group in plan[engine.rank]]
+
+
+@dataclass
+class _Z0:
+    """The z0 of a step's open answers: ``level_G``, or None while the step's one micro-batch is yet to tell."""
+
+    groups: int
+    level_G: Tensor | None = None
+
+    def of(self, engine: Engine, rows: Sequence[Row], logp_N: Tensor, wanted: Wanted) -> Tensor:
+        """z0 [2, N] for the desirable and undesirable mass of each branch."""
+        reads = borrowed(rows, self.groups)
+        level_G = self.level_G
+        if level_G is None:
+            level_G = _level(engine, mismatch(logp_N.cpu(), wanted, reads))
+        return level_G[reads.group_2N].to(logp_N.device)
+
+
+def _level(engine: Engine, parts_2G: Tensor) -> Tensor:
+    """Weighted means over all ranks, then clamped."""
+    total_2G = engine.all_sum(parts_2G)
+    return (total_2G[0] / total_2G[1].clamp(min=1e-12)).clamp(min=0).float()
+
+
+def _z0(engine: Engine, rows: list[Row], *, train: TrainConfig, pad_id: int, packed: bool) -> tuple[list[Row], _Z0]:
+    """A step's rows, and how their z0 is had: from the very pass that is trained on, where the step is one
+    micro-batch of packed open cells, else beforehand, from what the rows borrow (which they then lose)."""
+    z0 = _Z0(groups(rows))
+    if packed and not any(r.rendered.cell.closed for r in rows):
+        if len(_parts(engine, rows, train.token_budget, packed)) == 1:
+            return rows, z0
+    parts_2G = torch.zeros(2, z0.groups, dtype=torch.float64)
     with torch.no_grad():
-        for group in plan[engine.rank]:
-            rows = [pairs[i] for i in group] or [replace(pairs[0], weight=0.0)]
-            batch = collate(rows, pad_id=pad_id, packed=packed)
-            part = mismatch(engine.score(batch).cpu(), batch.wanted)
-            total += torch.stack([part.total.double(), part.count.double()])
-    total = engine.all_sum(total)
-    return (total[0] / total[1].clamp(min=1e-12)).clamp(min=0).float()
+        for part in _parts(engine, [lent(r) for r in rows], train.token_budget, packed):
+            batch = collate(part, pad_id=pad_id, packed=packed)
+            parts_2G += mismatch(engine.score(batch).cpu(), batch.wanted, borrowed(part, z0.groups))
+    z0.level_G = _level(engine, parts_2G)
+    return [own(r) for r in rows], z0
 
 
 def _add(sums: dict[str, tuple[float, float]], name: str, total: float, count: float) -> None:
