@@ -32,6 +32,7 @@ ROOMS = (
     "prompts",
     "signals",
     "packing",
+    "pairing",
     "models",
     "reference",
     "engine",

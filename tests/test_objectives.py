@@ -13,7 +13,7 @@ from torch import Tensor
 from valuealign.objectives import OBJECTIVES
 from valuealign.objectives.branches import log_mass
 from valuealign.objectives.kto import LambdaRule, mismatch
-from valuealign.types import Wanted
+from valuealign.types import Borrowed, Wanted
 
 CELL = [0, 0, 0, 1, 1, 2, 2, 2]
 LOGP = [-2.0, -1.5, -3.0, -5.0, -7.0, -0.7, -2.2, -1.9]
@@ -203,6 +203,60 @@ def test_dpo_matches_pairs() -> None:
     np.testing.assert_allclose(logp.grad.numpy(), grad / count, atol=1e-12)
 
 
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+@pytest.mark.parametrize("free", [False, True])
+def test_dpo_with_label_smoothing_and_without_a_reference_matches_pairs(smoothing: float, free: bool) -> None:
+    total = count = 0.0
+    beta = 0.6
+    for c, (lp, ref, d, u) in enumerate(
+        zip(cells_of(LOGP), cells_of(REF), cells_of(DESIRABLE), cells_of(UNDESIRABLE), strict=True)
+    ):
+        r = lp if free else lp - ref  # what renormalises a closed cell cancels in a pair
+        for i in range(len(r)):
+            for j in range(len(r)):
+                right = sigma(beta * (r[i] - r[j]))
+                w = WEIGHT[c] * d[i] * u[j] / sum(u)
+                total -= w * ((1 - smoothing) * math.log(right) + smoothing * math.log(1 - right))
+                count += w
+    got = mean(
+        OBJECTIVES["dpo"].loss(
+            torch.tensor(LOGP, dtype=torch.float64),
+            make_wanted(),
+            beta=beta,
+            label_smoothing=smoothing,
+            reference_free=free,
+        )
+    )
+    assert float(got) == pytest.approx(total / count, abs=1e-12)
+
+
+def test_kto_without_a_reference_takes_a_uniform_one() -> None:
+    """On a closed cell r = log(K q) and z0 = log K - H(q); on open text the constant is left out."""
+    total = count = 0.0
+    beta, z0_open = 0.4, -1.5
+    for c, (lp, d, u) in enumerate(zip(cells_of(LOGP), cells_of(DESIRABLE), cells_of(UNDESIRABLE), strict=True)):
+        r, z0 = lp, z0_open
+        if CLOSED[c]:
+            q = np.exp(renormalise(lp))
+            r, z0 = np.log(len(q) * q), math.log(len(q)) + float(q @ np.log(q))
+        for k in range(len(r)):
+            total += WEIGHT[c] * d[k] * 1.3 * (1 - sigma(beta * (r[k] - z0)))
+            total += WEIGHT[c] * u[k] * 0.8 * (1 - sigma(beta * (z0 - r[k])))
+            count += WEIGHT[c] * (d[k] + u[k])
+    got = mean(
+        OBJECTIVES["kto"].loss(
+            torch.tensor(LOGP, dtype=torch.float64),
+            make_wanted(),
+            beta=beta,
+            lambda_d=1.3,
+            lambda_u=0.8,
+            z0_open=torch.tensor(z0_open, dtype=torch.float64),
+            reference_free=True,
+        )
+    )
+    assert float(got) == pytest.approx(total / count, abs=1e-12)
+
+
 @pytest.mark.parametrize("distance", ["kl", "wasserstein"])
 def test_distribution_matches_cells(distance: str) -> None:
     total = count = 0.0
@@ -296,12 +350,34 @@ def test_policy_negatives_have_the_people_as_fixed_point_and_human_ones_collapse
 
 
 def test_mismatch_is_the_mass_weighted_log_ratio() -> None:
-    found = mismatch(torch.tensor(LOGP), make_wanted(torch.float32))
-    weights = [WEIGHT[c] * d for c, d in zip(CELL, DESIRABLE, strict=True)]
-    assert float(found.count) == pytest.approx(sum(weights), rel=1e-6)
-    assert float(found.total) == pytest.approx(
-        sum(w * (a - b) for w, a, b in zip(weights, LOGP, REF, strict=True)), rel=1e-5
+    branch, group, weight = [1, 1, 4, 7, 3], [0, 1, 1, 0, 1], [0.5, 2.0, 1.0, 3.0, 0.0]
+    reads = Borrowed(
+        torch.tensor(branch), torch.tensor(group), torch.tensor(weight), torch.zeros(2, 8, dtype=torch.long), groups=2
     )
+    logp = torch.tensor(LOGP, requires_grad=True)
+    found = mismatch(logp, make_wanted(torch.float32), reads)
+    assert not found.requires_grad
+    for z0 in range(2):
+        mine = [(w, LOGP[b] - REF[b]) for b, g, w in zip(branch, group, weight, strict=True) if g == z0]
+        assert found[:, z0].tolist() == pytest.approx([sum(w * r for w, r in mine), sum(w for w, _ in mine)], rel=1e-6)
+
+
+def test_kto_takes_a_z0_for_each_mass_of_each_branch() -> None:
+    """Equal numbers are the scalar; unequal ones are those of the rows' own losses."""
+    logp, wanted = torch.tensor(LOGP, dtype=torch.float64), make_wanted(closed_C=[False] * 3)
+    hyper = {"beta": 0.4, "lambda_d": 1.3, "lambda_u": 0.8}
+    whole = OBJECTIVES["kto"].loss(logp, wanted, z0_open=torch.full((2, 8), 0.25, dtype=torch.float64), **hyper)
+    same = OBJECTIVES["kto"].loss(logp, wanted, z0_open=torch.tensor(0.25, dtype=torch.float64), **hyper)
+    assert float(mean(whole)) == float(mean(same))
+    z0 = np.random.default_rng(1).uniform(0, 2, (2, 8))
+    got = mean(OBJECTIVES["kto"].loss(logp, wanted, z0_open=torch.tensor(z0), **hyper))
+    total = count = 0.0
+    for n, c in enumerate(CELL):
+        r = LOGP[n] - REF[n]
+        total += WEIGHT[c] * DESIRABLE[n] * 1.3 * (1 - sigma(0.4 * (r - z0[0, n])))
+        total += WEIGHT[c] * UNDESIRABLE[n] * 0.8 * (1 - sigma(0.4 * (z0[1, n] - r)))
+        count += WEIGHT[c] * (DESIRABLE[n] + UNDESIRABLE[n])
+    assert float(got) == pytest.approx(total / count, abs=1e-12)
 
 
 def test_lambda_rule_and_log_mass() -> None:

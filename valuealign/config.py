@@ -201,8 +201,11 @@ class KtoConfig(PreferenceConfig):
         (1.0, 4 / 3),
         description="guidance on lambda_d n_d / (lambda_u n_u): KTO paper v1; later versions print 1 to 1.5",
     )
-    z0: Literal["auto", "mismatched", "options", "none"] = Field(
-        "auto", description="auto: options on closed sets, mismatched on open answers"
+    z0: Literal["auto", "mismatched", "options", "none", "parity"] = Field(
+        "auto", description="auto: options on closed sets, mismatched on open answers; parity: as TRL, for comparison"
+    )
+    parity_rows: int | None = Field(
+        None, ge=2, description="z0 parity: rows of a block, TRL's per_device_train_batch_size"
     )
     negatives: Literal["human", "policy"] = Field(
         "human", description="undesirable mass of survey cells: what people did not choose, or the model's own shares"
@@ -222,10 +225,12 @@ class KtoConfig(PreferenceConfig):
     )
 
     @model_validator(mode="after")
-    def _range(self) -> KtoConfig:
+    def _consistent(self) -> KtoConfig:
         low, high = self.lambda_range
         if not 0 < low <= high:
             raise ValueError("lambda_range takes (low, high) with 0 < low <= high")
+        if (self.z0 == "parity") != (self.parity_rows is not None):
+            raise ValueError("z0: parity and parity_rows (rows of a block) go together")
         return self
 
 

@@ -18,9 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from valuealign.types import Batch, Cell, Rendered, Wanted
+from valuealign.types import Batch, Cell, Rendered, Still, Wanted
 
 Weigh = Literal["mass", "n_eff", "equal"]
+
+
+@dataclass(frozen=True)
+class Borrows:
+    """What the z0 of open answers read in a row (see ``pairing``).
+
+    Only z0 reads the last ``extra`` branches. ``reads`` are (branch, which z0, how much it counts).
+    ``groups`` [K] says which z0 applies to a branch's desirable and undesirable mass.
+    """
+
+    extra: int = 0
+    reads: tuple[tuple[int, int, float], ...] = ()
+    groups: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,7 @@ class Row:
     rendered: Rendered
     reference: tuple[float, ...] = ()
     weight: float = 1.0
+    borrows: Borrows = Borrows()
 
 
 def weighed(cell: Cell, how: Weigh, *, shrink: float = 50.0) -> tuple[Cell, float]:
@@ -111,24 +125,34 @@ def wanted(rows: Sequence[Row]) -> Wanted:
 def collate(rows: Sequence[Row], *, pad_id: int, packed: bool = True) -> Batch:
     """Rows as one batch on the CPU: prefix-shared, or (``packed=False``) one row per completion.
 
-    The dense form is for models whose attention is not plain causal, and for checking.
+    The dense form is for models whose attention is not plain causal, and for checking. Packed, the
+    branches that only z0 reads stand in columns of their own at the end: they need no gradient.
     """
-    strips = [strip for row in rows for strip in _strips(row.rendered, packed)]
+    strips = [strip for row in rows for strip in _strips(row, packed)]
     longest = max(len(strip.ids) for strip in strips)
+    last = [_last(row, longest) for row in rows] if packed and any(row.borrows.extra for row in rows) else []
+    columns = max((len(strip.ids) for strip in last), default=0)
     first_branch = np.cumsum([0] + [strip.branches for strip in strips])
 
     def padded(name: str, fill: int) -> Tensor:
-        return torch.tensor([[*getattr(s, name), *[fill] * (longest - len(s.ids))] for s in strips])
+        first_BT = torch.tensor([[*getattr(s, name), *[fill] * (longest - len(s.ids))] for s in strips])
+        if not columns:
+            return first_BT
+        return torch.cat(
+            [first_BT, torch.tensor([[*getattr(s, name), *[fill] * (columns - len(s.ids))] for s in last])], dim=1
+        )
 
+    scored = [*enumerate(strips), *enumerate(last)]
     return Batch(
         input_ids_BT=padded("ids", pad_id),
         position_ids_BT=padded("positions", 0),
         branch_BT=padded("branch", -1),
-        row_S=torch.tensor([b for b, s in enumerate(strips) for _ in s.cols]),
-        col_S=torch.tensor([c for s in strips for c in s.cols]),
-        target_S=torch.tensor([t for s in strips for t in s.targets]),
-        branch_S=torch.tensor([int(first_branch[b]) + k for b, s in enumerate(strips) for k in s.owners]),
+        row_S=torch.tensor([b for b, s in scored for _ in s.cols]),
+        col_S=torch.tensor([c for _, s in scored for c in s.cols]),
+        target_S=torch.tensor([t for _, s in scored for t in s.targets]),
+        branch_S=torch.tensor([int(first_branch[b]) + k for b, s in scored for k in s.owners]),
         wanted=wanted(rows),
+        still=Still(columns, sum(len(strip.targets) for strip in last)),
     )
 
 
@@ -145,27 +169,38 @@ class _Strip:
     branches: int
 
 
-def _strips(rendered: Rendered, packed: bool) -> list[_Strip]:
+def _strips(row: Row, packed: bool) -> list[_Strip]:
+    prompt, completions = row.rendered.prompt_ids, row.rendered.completion_ids
     if packed:
-        return [_strip(rendered.prompt_ids, rendered.completion_ids)]
-    return [_strip(rendered.prompt_ids, (completion,)) for completion in rendered.completion_ids]
+        return [_strip(prompt, completions[: len(completions) - row.borrows.extra], branches=len(completions))]
+    return [_strip(prompt, (completion,), branches=1) for completion in completions]
 
 
-def _strip(prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> _Strip:
-    ids, positions, branch = list(prompt), list(range(len(prompt))), [0] * len(prompt)
-    cols: list[int] = []
-    targets: list[int] = []
-    owners: list[int] = []
-    for k, completion in enumerate(completions):
-        start = len(ids)
+def _strip(prompt: Sequence[int], completions: Sequence[Sequence[int]], *, branches: int) -> _Strip:
+    strip = _Strip(list(prompt), list(range(len(prompt))), [0] * len(prompt), [], [], [], branches)
+    _branch_off(strip, len(prompt), completions, column=0, first=0)
+    return strip
+
+
+def _last(row: Row, column: int) -> _Strip:
+    """The branches that only z0 reads; their first token stands in ``column``."""
+    strip = _Strip([], [], [], [], [], [], 0)
+    first = len(row.rendered.completion_ids) - row.borrows.extra
+    _branch_off(strip, len(row.rendered.prompt_ids), row.rendered.completion_ids[first:], column=column, first=first)
+    return strip
+
+
+def _branch_off(strip: _Strip, prompt: int, completions: Sequence[Sequence[int]], *, column: int, first: int) -> None:
+    """Add the completions of a prompt of so many tokens as branches ``first``, ``first`` + 1, ..."""
+    for k, completion in enumerate(completions, start=first):
+        start = column + len(strip.ids)
         # The last token of a completion (EOS) is predicted but never read.
-        ids += completion[:-1]
-        positions += range(len(prompt), len(prompt) + len(completion) - 1)
-        branch += [k + 1] * (len(completion) - 1)
-        cols += [len(prompt) - 1, *range(start, start + len(completion) - 1)]
-        targets += completion
-        owners += [k] * len(completion)
-    return _Strip(ids, positions, branch, cols, targets, owners, len(completions))
+        strip.ids.extend(completion[:-1])
+        strip.positions.extend(range(prompt, prompt + len(completion) - 1))
+        strip.branch.extend([k + 1] * (len(completion) - 1))
+        strip.cols.extend([prompt - 1, *range(start, start + len(completion) - 1)])
+        strip.targets.extend(completion)
+        strip.owners.extend([k] * len(completion))
 
 
 def visible(branch_BT: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Shape letters, used as suffixes everywhere: ``K`` options of a cell, ``C`` cells of a
 batch, ``N`` branches (completions) of a batch, ``B`` rows, ``T`` tokens of a row, ``S``
-scored tokens. Log-probabilities are in nats.
+scored tokens, ``G`` reference points z0, ``M`` entries of their means. Log-probabilities are in nats.
 """
 
 from __future__ import annotations
@@ -160,6 +160,13 @@ class Rendered:
         return len(self.prompt_ids) + sum(len(c) for c in self.completion_ids)
 
 
+class Still(NamedTuple):
+    """How many of a batch's last columns and last scored tokens are computed without gradient."""
+
+    columns: int
+    scored: int
+
+
 @dataclass(frozen=True)
 class Batch:
     """Prefix-shared rows, one cell a row: the prompt once, then its completions as branches.
@@ -177,11 +184,12 @@ class Batch:
     target_S: Tensor
     branch_S: Tensor
     wanted: Wanted
+    still: Still = Still(0, 0)
 
     @property
     def tokens(self) -> int:
-        """Tokens forwarded, padding not counted."""
-        return int((self.branch_BT >= 0).sum())
+        """Tokens forwarded with gradient, padding not counted."""
+        return int((self.branch_BT[:, : self.branch_BT.shape[1] - self.still.columns] >= 0).sum())
 
 
 @dataclass(frozen=True)
@@ -201,6 +209,22 @@ class Wanted:
     reference_N: Tensor
     closed_C: Tensor
     weight_C: Tensor
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """What KTO's z0 of open answers reads: log-ratios of completions that belong to other prompts.
+
+    There are ``groups`` (G) z0. Each of the M entries says that the branch ``branch_M`` (an index into
+    N) counts for the z0 ``group_M`` with ``weight_M``. ``group_2N`` is the z0 that applies to each
+    branch's desirable and undesirable mass.
+    """
+
+    branch_M: Tensor
+    group_M: Tensor
+    weight_M: Tensor
+    group_2N: Tensor
+    groups: int
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,20 +47,53 @@ class CellModel(nn.Module):
         self.model.train()  # transformers recomputes in this mode only; there is no dropout for it to switch on
 
     def forward(self, batch: Batch) -> Tensor:
-        """Log-probabilities [N] of whole completions, in nats, summed in fp32."""
+        """Log-probabilities [N] of whole completions, in nats (fp32, summed in double precision)."""
         if self.packed:
             mask = visible(batch.branch_BT)
         else:
             mask = (batch.branch_BT >= 0).long()
         where = {"input_ids": batch.input_ids_BT, "position_ids": batch.position_ids_BT, "attention_mask": mask}
         if self.abilities.plain_head:
-            hidden_BTH = self.causal.get_decoder()(**where, use_cache=False).last_hidden_state
-            logp_S = self._chunked(hidden_BTH[batch.row_S, batch.col_S], batch.target_S)
+            decode = self._in_two if batch.still.columns and torch.is_grad_enabled() else self._at_once
+            hidden_SH = decode(batch, where)[batch.row_S, batch.col_S]
+            with_grad = len(batch.target_S) - batch.still.scored
+            logp_S = self._chunked(hidden_SH[:with_grad], batch.target_S[:with_grad])
+            if batch.still.scored:
+                with torch.no_grad():
+                    still_S = self._chunked(hidden_SH[with_grad:], batch.target_S[with_grad:])
+                logp_S = torch.cat([logp_S, still_S])
         else:
             logits_BTV = self.causal(**where, use_cache=False).logits
             logp_S = _gather(logits_BTV[batch.row_S, batch.col_S], batch.target_S)
         branches = len(batch.wanted.cell_N)
-        return torch.zeros(branches, device=logp_S.device).index_add(0, batch.branch_S, logp_S)
+        # Sums near -100 lose 1e-5 in single precision, and KTO and DPO live on their differences.
+        logp_N = torch.zeros(branches, device=logp_S.device, dtype=torch.float64)
+        return logp_N.index_add(0, batch.branch_S, logp_S.double()).float()
+
+    def _at_once(self, batch: Batch, where: dict[str, Tensor]) -> Tensor:
+        hidden_BTH: Tensor = self.causal.get_decoder()(**where, use_cache=False).last_hidden_state
+        return hidden_BTH
+
+    def _in_two(self, batch: Batch, where: dict[str, Tensor]) -> Tensor:
+        """The last columns apart and without gradient: they read the prompts' keys and values."""
+        if self.training and self.causal.is_activation_checkpointing:
+            return self._at_once(batch, where)  # what is recomputed keeps no keys and values
+        decoder, t = self.causal.get_decoder(), batch.input_ids_BT.shape[1] - batch.still.columns
+        ids_BT, positions_BT, mask_B1TT = where.values()
+        first = decoder(
+            input_ids=ids_BT[:, :t],
+            position_ids=positions_BT[:, :t],
+            attention_mask=mask_B1TT[:, :, :t, :t],
+            use_cache=True,
+        )
+        with torch.no_grad():
+            last_BTH = decoder(
+                input_ids=ids_BT[:, t:],
+                position_ids=positions_BT[:, t:],
+                attention_mask=mask_B1TT[:, :, t:],
+                past_key_values=first.past_key_values,
+            ).last_hidden_state
+        return torch.cat([first.last_hidden_state, last_BTH], dim=1)
 
     def _chunked(self, hidden_SH: Tensor, target_S: Tensor) -> Tensor:
         head = self.causal.get_output_embeddings()
@@ -83,6 +117,8 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     """The batch with all its tensors on a device."""
     if str(device) == "cpu":
         return batch
-    moved = {k: v.to(device, non_blocking=True) for k, v in vars(batch).items() if isinstance(v, Tensor)}
+    moved: dict[str, Any] = {
+        k: v.to(device, non_blocking=True) for k, v in vars(batch).items() if isinstance(v, Tensor)
+    }
     inner = {k: v.to(device, non_blocking=True) for k, v in vars(batch.wanted).items()}
-    return Batch(**moved, wanted=type(batch.wanted)(**inner))
+    return replace(batch, **moved, wanted=type(batch.wanted)(**inner))

@@ -27,6 +27,15 @@ def renormalised(logp_N: Tensor, wanted: Wanted) -> Tensor:
     return logp_N - norm_C[wanted.cell_N]
 
 
+def log_ratio(logp_N: Tensor, wanted: Wanted, *, reference_free: bool = False) -> Tensor:
+    """r = log pi - log pi_ref [N], both renormalised over the options where the cell is closed.
+
+    ``reference_free`` takes a uniform reference: 1 / K of a closed cell; for open text a constant that is left out.
+    """
+    reference_N = torch.zeros_like(wanted.reference_N) if reference_free else wanted.reference_N
+    return renormalised(logp_N, wanted) - renormalised(reference_N, wanted)
+
+
 def target_shares(wanted: Wanted) -> tuple[Tensor, Tensor]:
     """The desirable mass as shares [N], and its total [C]."""
     total_C = per_cell(wanted.desirable_N, wanted.cell_N, len(wanted.closed_C))

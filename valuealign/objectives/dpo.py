@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from valuealign.objectives.branches import per_cell, renormalised
+from valuealign.objectives.branches import log_ratio, per_cell
 from valuealign.types import LossTerms, Sum, Wanted
 
 
@@ -25,7 +25,9 @@ def mass(wanted: Wanted) -> Tensor:
     return _pairs(wanted)[2].sum()
 
 
-def dpo(logp_N: Tensor, wanted: Wanted, *, beta: float) -> LossTerms:
+def dpo(
+    logp_N: Tensor, wanted: Wanted, *, beta: float, label_smoothing: float = 0.0, reference_free: bool = False
+) -> LossTerms:
     """``-log sigma(beta (r_i - r_j))`` over the pairs (i, j) of each cell, weighted d_i u_j / sum u.
 
     On survey shares its optimum is the reference times p^(1/beta), far sharper than the people:
@@ -35,8 +37,11 @@ def dpo(logp_N: Tensor, wanted: Wanted, *, beta: float) -> LossTerms:
         logp_N: log-probabilities of whole completions under the policy, EOS included.
         wanted: masses, and the reference's log-probabilities.
         beta: strength of the pull towards the reference.
+        label_smoothing: the chance that a pair was marked the wrong way round (Mitchell 2023, conservative
+            DPO): the loss is (1 - s) times that of the pair plus s times that of the pair turned round.
+        reference_free: the reference is uniform, so that r is log pi up to a constant.
     """
-    r_N = renormalised(logp_N, wanted) - renormalised(wanted.reference_N, wanted)
+    r_N = log_ratio(logp_N, wanted, reference_free=reference_free)
     i_P, j_P, weight_P = _pairs(wanted)
     margin_P = r_N[i_P] - r_N[j_P]
     count = weight_P.sum()
@@ -44,4 +49,7 @@ def dpo(logp_N: Tensor, wanted: Wanted, *, beta: float) -> LossTerms:
         "margin": Sum((weight_P * margin_P).sum().detach(), count),
         "accuracy": Sum((weight_P * (margin_P > 0)).sum().detach(), count),
     }
-    return LossTerms(Sum(-(weight_P * F.logsigmoid(beta * margin_P)).sum(), count), stats)
+    loss_P = -(1 - label_smoothing) * F.logsigmoid(beta * margin_P)
+    if label_smoothing:
+        loss_P = loss_P - label_smoothing * F.logsigmoid(-beta * margin_P)
+    return LossTerms(Sum((weight_P * loss_P).sum(), count), stats)

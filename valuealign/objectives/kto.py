@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from valuealign.objectives.branches import per_cell, renormalised, target_shares
-from valuealign.types import LossTerms, Sum, Wanted
+from valuealign.objectives.branches import log_ratio, per_cell, renormalised, target_shares
+from valuealign.types import Borrowed, LossTerms, Sum, Wanted
 
 Negatives = Literal["human", "policy"]
 
@@ -37,6 +37,7 @@ def kto(
     negatives: Negatives = "human",
     z0_open: Tensor | None = None,
     z0_closed: Literal["options", "none"] = "options",
+    reference_free: bool = False,
 ) -> LossTerms:
     """KTO's loss per unit of mass (equations 7 and 8 of the paper); no gradient through z0.
 
@@ -48,43 +49,48 @@ def kto(
         lambda_u: weight of undesirable completions.
         negatives: ``policy`` makes the undesirable mass of a closed cell the model's own shares;
             the people's shares are then the fixed point, and only then if lambda_d = lambda_u.
-        z0_open: the reference point of open cells, a scalar (see ``mismatch``); None means 0.
+        z0_open: the reference point of open cells (see ``mismatch``): a scalar, or [2, N] for the desirable
+            and the undesirable mass of each branch; None means 0.
         z0_closed: ``options``: sum_k pi_k (log pi_k - log pi_ref,k), exact; ``none``: 0.
+        reference_free: the reference is uniform: 1 / K of a closed cell, and for open text a constant that
+            is left out, so that there z0 is the mean log pi of mismatched completions, not clamped.
     """
     cells = len(wanted.closed_C)
     logq_N = renormalised(logp_N, wanted)
-    r_N = logq_N - renormalised(wanted.reference_N, wanted)
+    r_N = log_ratio(logp_N, wanted, reference_free=reference_free)
     z0_C = torch.zeros(cells, dtype=r_N.dtype, device=r_N.device)
     if z0_closed == "options":
         z0_C = torch.where(wanted.closed_C, per_cell((logq_N.exp() * r_N).detach(), wanted.cell_N, cells), z0_C)
-    if z0_open is not None:
-        z0_C = torch.where(wanted.closed_C, z0_C, z0_open.to(z0_C))
     desirable_N, undesirable_N = wanted.desirable_N, wanted.undesirable_N
     if negatives == "policy":
         assert lambda_d == lambda_u and bool(wanted.closed_C.all()), "checked where the run is configured"
         undesirable_N = logq_N.exp().detach() * target_shares(wanted)[1][wanted.cell_N]
-    z0_N, weight_N = z0_C[wanted.cell_N], wanted.weight_C[wanted.cell_N]
-    value_d_N = torch.sigmoid(beta * (r_N - z0_N))
-    value_u_N = torch.sigmoid(beta * (z0_N - r_N))
+    z0_2N, weight_N = z0_C[wanted.cell_N].expand(2, -1), wanted.weight_C[wanted.cell_N]
+    if z0_open is not None:
+        z0_2N = torch.where(wanted.closed_C[wanted.cell_N], z0_2N, z0_open.to(z0_2N))
+    value_d_N = torch.sigmoid(beta * (r_N - z0_2N[0]))
+    value_u_N = torch.sigmoid(beta * (z0_2N[1] - r_N))
     loss_N = desirable_N * lambda_d * (1 - value_d_N) + undesirable_N * lambda_u * (1 - value_u_N)
     count = mass(wanted, negatives=negatives)
     d_N, u_N = weight_N * desirable_N, weight_N * undesirable_N
     stats = {
-        "z0": Sum(((d_N + u_N) * z0_N).sum(), count),
+        "z0": Sum((d_N * z0_2N[0] + u_N * z0_2N[1]).sum(), count),
         "r_desirable": Sum((d_N * r_N).sum().detach(), d_N.sum()),
         "r_undesirable": Sum((u_N * r_N).sum().detach(), u_N.sum()),
     }
     return LossTerms(Sum((weight_N * loss_N).sum(), count), stats)
 
 
-def mismatch(logp_N: Tensor, wanted: Wanted) -> Sum:
-    """What z0 of open answers is the mean of, clamped at 0 after it is reduced over all ranks.
+def mismatch(logp_N: Tensor, wanted: Wanted, borrowed: Borrowed) -> Tensor:
+    """What the z0 of open answers are the means of: totals and weights [2, G], without gradient.
 
-    The branches are completions that belong to other prompts; their desirable mass is the mass of
-    the cell they are paired with.
+    A mean is taken, and clamped at 0, once both are summed over all ranks.
     """
-    weight_N = wanted.weight_C[wanted.cell_N] * wanted.desirable_N
-    return Sum((weight_N * (logp_N - wanted.reference_N)).sum().detach(), weight_N.sum())
+    r_N = (logp_N.detach() - wanted.reference_N).double()
+    weight_M = borrowed.weight_M.double()
+    parts_2M = torch.stack([weight_M * r_N[borrowed.branch_M], weight_M])
+    zeros_2G = torch.zeros(2, borrowed.groups, dtype=torch.float64, device=r_N.device)
+    return zeros_2G.index_add(1, borrowed.group_M, parts_2M)
 
 
 class LambdaRule(NamedTuple):

@@ -1,21 +1,10 @@
-"""The offline loop: stages of terms, each an objective on cells, as a generator of step reports.
-
-An optimizer step sees a fixed number of cells of each term. Every loss is divided by the global
-mass of the whole step, known beforehand from the plan, so that neither ranks, nor packing, nor
-accumulation changes the gradient. Shapes: ``N`` branches.
-"""
+"""What a stage trains: terms, each an objective on cells with a weight, made from a configuration."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from valuealign.config import (
     DistributionConfig,
@@ -24,15 +13,13 @@ from valuealign.config import (
     PreferenceConfig,
     RunConfig,
     StageConfig,
-    TrainConfig,
 )
-from valuealign.engine import row_tokens
 from valuealign.errors import ConfigError
 from valuealign.objectives import OBJECTIVES
-from valuealign.objectives.kto import LambdaRule, mismatch
-from valuealign.packing import Row, Weigh, collate, micro_batches, step_cells, wanted, weighed
-from valuealign.prompts import ChatTokenizer, render
-from valuealign.types import Cell, Engine, StepReport
+from valuealign.objectives.kto import LambdaRule
+from valuealign.packing import Weigh
+from valuealign.pairing import rotate, rows_of
+from valuealign.types import Cell
 
 NEEDS = {
     "sft": "give answers that people marked desirable",
@@ -43,8 +30,11 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Term:
-    """An objective on cells with a weight. ``mismatched`` asks for KTO's z0 of open answers; ``notes``
-    are what whoever configured it should know."""
+    """An objective on cells with a weight.
+
+    ``mismatched`` asks for KTO's z0 of open answers, ``parity_rows`` for that of TRL, in blocks of so many
+    cells. ``notes`` are what whoever configured it should know.
+    """
 
     name: str
     objective: str
@@ -54,7 +44,13 @@ class Term:
     weigh: Weigh = "equal"
     shrink: float = 50.0
     mismatched: bool = False
+    parity_rows: int = 0
     notes: tuple[str, ...] = ()
+
+    @property
+    def scored(self) -> tuple[Cell, ...]:
+        """The cells that the term's rows are rendered from."""
+        return rotate(self.cells, self.parity_rows).cells if self.parity_rows else self.cells
 
     @property
     def reference_free(self) -> bool:
@@ -83,7 +79,7 @@ class Stage:
     def referenced(self) -> tuple[Cell, ...]:
         """The cells whose reference log-probabilities the stage needs, in order."""
         referenced = [term for term in self.terms if not term.reference_free]
-        cells = [c for term in referenced for c in term.cells]
+        cells = [c for term in referenced for c in term.scored]
         pairs = [c for term in referenced if term.mismatched for c in mismatched_cells(term.cells)]
         return tuple(cells + pairs)
 
@@ -117,7 +113,8 @@ def dpo_term(cells: Sequence[Cell], config: DpoConfig) -> Term:
         )
     hyper = {
         "beta": config.beta,
-        **_unless_default(label_smoothing=config.label_smoothing, reference_free=config.reference_free),
+        "label_smoothing": config.label_smoothing,
+        "reference_free": config.reference_free,
     }
     return Term("behaviour", "dpo", _unit_mass(pairs), hyper, weigh="mass", notes=tuple(notes))
 
@@ -137,8 +134,12 @@ def kto_term(cells: Sequence[Cell], config: KtoConfig) -> Term:
         "lambda_u": rule.lambda_u,
         "negatives": config.negatives,
         "z0_closed": "none" if config.z0 == "none" else "options",
-        **_unless_default(reference_free=config.reference_free),
+        "reference_free": config.reference_free,
     }
+    if config.z0 == "parity":
+        rows = rows_of(cells)
+        size = config.parity_rows or len(rows)
+        return Term("behaviour", "kto", rows, hyper, weigh="mass", parity_rows=size, notes=tuple(notes))
     # One prompt alone has no other prompt to borrow a completion from; its z0 is 0.
     mismatched = config.z0 != "none" and False in closed and len({c.prompt for c in cells}) > 1
     # Open answers keep their masses: collapse is exact, and a prompt that more people judged counts for more.
@@ -188,10 +189,6 @@ def _check_kto(config: KtoConfig, rule: LambdaRule, closed: set[bool]) -> None:
             where="kto.reference_free",
             mend="set kto.z0: auto, or kto.reference_free: false",
         )
-
-
-def _unless_default(**hyper: Any) -> dict[str, Any]:
-    return {name: value for name, value in hyper.items() if value}
 
 
 def _usable(cells: Sequence[Cell], stage: str, learns: Callable[[Cell], bool]) -> tuple[Cell, ...]:
@@ -267,132 +264,3 @@ def mismatched_cells(cells: Sequence[Cell]) -> tuple[Cell, ...]:
             cell, completions=(borrowed,), desirable=(cell.mass,), undesirable=(0.0,), positions=()
         )
     return tuple(paired[c.key] for c in cells)
-
-
-def learning_rate(step: int, *, steps: int, peak: float, warmup: float) -> float:
-    """Linear warm-up over a share of the steps, then cosine to a tenth of the peak."""
-    warm = max(1, round(warmup * steps))
-    if step < warm:
-        return peak * (step + 1) / warm
-    along = (step - warm) / max(1, steps - warm)
-    return peak * (0.1 + 0.9 * (1 + math.cos(math.pi * along)) / 2)
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A term with its rows rendered, and its mismatched rows beside them (row i pairs with cell i)."""
-
-    term: Term
-    rows: tuple[Row, ...]
-    pairs: tuple[Row, ...]
-
-
-def learn(
-    engine: Engine,
-    stage: Stage,
-    tokenizer: ChatTokenizer,
-    *,
-    train: TrainConfig,
-    pad_id: int,
-    packed: bool,
-    reference: Sequence[np.ndarray] = (),
-    start: int = 0,
-) -> Iterator[StepReport]:
-    """Train a stage from step ``start``, yielding a report after each optimizer step.
-
-    ``reference`` holds log pi_ref [K] for ``stage.referenced``. All ranks call this alike.
-    """
-    terms = _prepare(stage, tokenizer, reference)
-    for step in range(start, stage.steps):
-        began = time.perf_counter()
-        rate = learning_rate(step, steps=stage.steps, peak=stage.learning_rate, warmup=train.warmup)
-        sums, tokens = _accumulate(engine, stage, terms, step, train=train, pad_id=pad_id, packed=packed)
-        norm = engine.step(rate)
-        names = sorted(sums)
-        flat = engine.all_sum(
-            torch.tensor([[sums[n][0], sums[n][1]] for n in names] + [[tokens, 0.0]], dtype=torch.float64)
-        )
-        means = {n: float(t / c) if c else 0.0 for n, (t, c) in zip(names, flat[:-1].tolist(), strict=True)}
-        loss = means.pop("loss")
-        seconds = time.perf_counter() - began
-        yield StepReport(stage.name, step + 1, stage.steps, loss, means, int(flat[-1, 0]), seconds, rate, norm)
-
-
-def _prepare(stage: Stage, tokenizer: ChatTokenizer, reference: Sequence[np.ndarray]) -> list[_Ready]:
-    logps = iter(reference)
-    ready = []
-    for term in stage.terms:
-        rows = []
-        for cell in term.cells:
-            scaled, weight = weighed(cell, term.weigh, shrink=term.shrink)
-            rows.append(Row(render(scaled, tokenizer), () if term.reference_free else tuple(next(logps)), weight))
-        ready.append(_Ready(term, tuple(rows), ()))
-    for i, term in enumerate(stage.terms):
-        if term.mismatched:
-            cells = mismatched_cells(term.cells)
-            pairs = tuple(
-                Row(render(cell, tokenizer), () if term.reference_free else tuple(next(logps)), row.weight)
-                for cell, row in zip(cells, ready[i].rows, strict=True)
-            )
-            ready[i] = replace(ready[i], pairs=pairs)
-    assert next(logps, None) is None, "reference must match stage.referenced"
-    return ready
-
-
-def _accumulate(
-    engine: Engine, stage: Stage, terms: Sequence[_Ready], step: int, *, train: TrainConfig, pad_id: int, packed: bool
-) -> tuple[dict[str, tuple[float, float]], int]:
-    """Forward and backward of one optimizer step on this rank; sums of loss and statistics."""
-    jobs: list[tuple[_Ready, list[Row], float, dict[str, Any]]] = []
-    for number, ready in enumerate(terms):
-        per_step = min(stage.cells_per_step, len(ready.rows))
-        chosen = step_cells(len(ready.rows), step=step, cells_per_step=per_step, seed=stage.seed + 1000 * number)
-        objective, hyper = OBJECTIVES[ready.term.objective], dict(ready.term.hyper)
-        negatives = {"negatives": hyper["negatives"]} if "negatives" in hyper else {}
-        # A step may meet only cells without mass; its loss is then 0, not 0 / 0.
-        mass = float(objective.mass(wanted([ready.rows[i] for i in chosen]), **negatives)) or 1.0
-        if ready.pairs:
-            pairs = [ready.pairs[i] for i in chosen]
-            z0 = _z0(engine, pairs, train=train, pad_id=pad_id, packed=packed)
-            # Against a uniform reference the mean stands for a divergence less an unknown constant: no sign to keep.
-            hyper["z0_open"] = z0 if ready.term.reference_free else z0.clamp(min=0)
-        tokens = [row_tokens(ready.rows[i].rendered, packed) for i in chosen]
-        for group in micro_batches(tokens, token_budget=train.token_budget, ranks=engine.world)[engine.rank]:
-            rows = [ready.rows[chosen[j]] for j in group] or [replace(ready.rows[chosen[0]], weight=0.0)]
-            jobs.append((ready, rows, mass, hyper))
-    sums: dict[str, tuple[float, float]] = {}
-    tokens_seen = 0
-    for n, (ready, rows, mass, hyper) in enumerate(jobs):
-        batch = collate(rows, pad_id=pad_id, packed=packed)
-        logp_N = engine.score(batch)
-        moved = type(batch.wanted)(**{k: v.to(logp_N.device) for k, v in vars(batch.wanted).items()})
-        terms_out = OBJECTIVES[ready.term.objective].loss(logp_N, moved, **hyper)
-        loss = ready.term.weight * terms_out.loss.total / mass
-        engine.backward(loss)
-        # The step's loss is a sum over terms of means, so its own count is one per step.
-        _add(sums, "loss", float(loss.detach()), 1.0 if n == 0 and engine.rank == 0 else 0.0)
-        for name, value in terms_out.stats.items():
-            _add(sums, name, float(value.total), float(value.count))
-        tokens_seen += batch.tokens if any(row.weight for row in rows) else 0  # padding is no work
-    return sums, tokens_seen
-
-
-def _z0(engine: Engine, pairs: Sequence[Row], *, train: TrainConfig, pad_id: int, packed: bool) -> Tensor:
-    """KTO's reference point for open answers: a mass-weighted mean over the whole step, not yet clamped."""
-    plan = micro_batches(
-        [row_tokens(r.rendered, packed) for r in pairs], token_budget=train.token_budget, ranks=engine.world
-    )
-    total = torch.zeros(2, dtype=torch.float64)
-    with torch.no_grad():
-        for group in plan[engine.rank]:
-            rows = [pairs[i] for i in group] or [replace(pairs[0], weight=0.0)]
-            batch = collate(rows, pad_id=pad_id, packed=packed)
-            part = mismatch(engine.score(batch).cpu(), batch.wanted)
-            total += torch.stack([part.total.double(), part.count.double()])
-    total = engine.all_sum(total)
-    return (total[0] / total[1].clamp(min=1e-12)).float()
-
-
-def _add(sums: dict[str, tuple[float, float]], name: str, total: float, count: float) -> None:
-    before = sums.get(name, (0.0, 0.0))
-    sums[name] = (before[0] + total, before[1] + count)
