@@ -80,7 +80,7 @@ def show(profiles: tuple[Profile, ...]) -> None:
         say("  ".join([f"{value:28}", *(f"{one.everyone_V[v]:>+12.3f}" for one in profiles)]))
     rows = {
         "peak of the sinusoid": [one.peak or "-" for one in profiles],
-        "  its r2": [f"{one.r2:.2f}" for one in profiles],
+        "  its r2": ["-" if np.isnan(one.r2) else f"{one.r2:.2f}" for one in profiles],
         "circle: angle error": [f"{np.degrees(one.circle.error):.0f} deg" if one.circle else "-" for one in profiles],
         "  p": [_p(one) for one in profiles],
         "  stress": [f"{one.circle.stress:.2f}" if one.circle else "-" for one in profiles],

@@ -297,3 +297,41 @@ def test_the_job_never_writes_over_the_survey(tmp_path: Path) -> None:
         assert done.returncode == 2 and "mend:" in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert "--force" not in done.stderr
     assert data.read_bytes() == before
+
+
+def test_a_long_panel_has_a_person_and_a_wave(tmp_path: Path) -> None:
+    """Ids stand several times, once a year: neither is a question."""
+    rows = [f"{n},{year},{1 + (n + year) % 3}" for year in (2019, 2020, 2021) for n in range(30)]
+    (tmp_path / "long.csv").write_text("\n".join(["pid,year,trust", *rows]) + "\n")
+    draft = draft_codebook(tmp_path / "long.csv")
+    assert (draft.person, draft.wave) == ("pid", "year") and [look.name for look, _ in draft.items] == ["trust"]
+    assert "\nwave: year # guessed" in draft_text(draft) and any("wave: year" in line for line in draft.summary())
+    people = read_back(tmp_path / "long.csv", tmp_path).people
+    assert people["person"].n_unique() == 30 and people["wave"].n_unique() == 3
+    # Twice in one year: who is who is not clear, and the id says so.
+    (tmp_path / "long.csv").write_text("\n".join(["pid,year,trust", *rows, rows[0]]) + "\n")
+    draft = draft_codebook(tmp_path / "long.csv")
+    assert draft.person is None and "stands in several rows" in draft.unplaced["pid"]
+
+
+@pytest.mark.parametrize("name", ["weight", "pop_weight", "wt", "popweight"])
+def test_whole_numbers_are_the_weight_by_their_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "w.csv").write_text(f"id,{name},q\n" + "".join(f"{n},{100 + 7 * n},{1 + n % 3}\n" for n in range(30)))
+    draft = draft_codebook(tmp_path / "w.csv")
+    assert draft.weight == name and "whole numbers" in draft.weight_remark
+    assert f"\nweight: {name} # guessed; whole numbers" in draft_text(draft)
+    # A column of fractions is the better guess.
+    lines = (tmp_path / "w.csv").read_text().splitlines()
+    (tmp_path / "w.csv").write_text(
+        "\n".join([lines[0] + ",wgt2", *(f"{line},0.{n + 1}" for n, line in enumerate(lines[1:]))])
+    )
+    assert draft_codebook(tmp_path / "w.csv").weight == "wgt2"
+
+
+def test_a_column_without_a_name_is_listed(tmp_path: Path) -> None:
+    """R's write.csv puts row names first, without a name."""
+    (tmp_path / "r.csv").write_text('"","id","q"\n' + "".join(f'"{n}",{n},{1 + n % 3}\n' for n in range(1, 31)))
+    draft = draft_codebook(tmp_path / "r.csv")
+    assert (
+        "(a column without a name)" in draft_text(draft) and read_back(tmp_path / "r.csv", tmp_path).people.height == 30
+    )

@@ -189,7 +189,69 @@ def test_a_file_with_some_items_and_other_marks_is_read(tmp_path: Path) -> None:
     assert items == ["ipcrtiv", "imprich", "ipeqopt", "ipshabt", "impsafe", "impdiff"]
     table = pl.read_csv(config.file)
     people = read_survey(config, 0).people
-    table.rename(str.upper).drop("ESSROUND", "CNTRY").write_csv(config.file, separator=";")
+    one = table.with_columns(idno=pl.arange(100, 140)).rename(str.upper).drop("ESSROUND", "CNTRY")
+    one.write_csv(config.file, separator=";")
     survey = read_survey(config, 0)
     assert survey.people["ipcrtiv"].equals(people["ipcrtiv"]) and survey.codebook.country is None
-    assert survey.people["person"].to_list()[:2] == ["1", "2"]
+    assert survey.people["person"].to_list()[:2] == ["100", "101"]
+    assert any("no column cntry" in note for note in survey.notes)
+
+
+def test_persons_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    """Without idno nobody knows who is who; without country and round one id may be two people's."""
+    table = synthetic()
+    config = written(tmp_path, table.drop("idno").with_columns(nr=pl.arange(300)))
+    with pytest.raises(AnswerError, match=r"(?s)no column 'idno': persons .*'person: COLUMN'"):
+        read_survey(config, 0)
+    own = tmp_path / "own.yaml"
+    own.write_text("person: nr\n")
+    assert read_survey(config.model_copy(update={"codebook": own}), 0).people["person"][1] == "1"
+    with pytest.raises(AnswerError, match=r"(?s)line 3: person 9-1000 stands a second time.*cntry"):
+        read_survey(written(tmp_path, table.drop("cntry")), 0)
+
+
+def test_the_country_is_found_under_the_users_name_for_it(tmp_path: Path) -> None:
+    """A trait that reads cntry is the country, whatever it is called: nothing is pooled unasked."""
+    config, own = written(tmp_path, synthetic()), tmp_path / "own.yaml"
+    config = config.model_copy(update={"codebook": own})
+    own.write_text("traits: {nation: {column: cntry, levels: [AT, GB, ZZ]}}\n")
+    book = read_survey(config, 0).codebook
+    assert book.country == "nation" and "country" not in {trait.id for trait in book.traits}
+    # Two countries in one level are none: the file's column is read beside it.
+    own.write_text("traits: {area: {column: cntry, levels: {a: {codes: [AT, GB]}, z: {codes: [ZZ]}}}}\n")
+    assert read_survey(config, 0).codebook.country == "country"
+    own.write_text("traits: {country: {column: cntry, levels: {a: {codes: [AT, GB]}, z: {codes: [ZZ]}}}}\n")
+    with pytest.raises(CodebookError, match="has a 'country' that is not"):
+        read_survey(config, 0)
+
+
+def test_what_the_users_own_file_names_must_be_there(tmp_path: Path) -> None:
+    config, own = written(tmp_path, synthetic().drop("eisced", "imprich")), tmp_path / "own.yaml"
+    config = config.model_copy(update={"codebook": own})
+    for text, name in (
+        ("items: {more: {text: More?, column: agee, scale: likeness}}", "agee"),
+        ("items: {ipcrtiv: {text: Own, column: ipcrtvi}}", "ipcrtvi"),
+        ("traits: {area: {column: regoin, levels: [a, b]}}", "regoin"),
+        ("traits: {age: {column: agee}}", "agee"),
+        ("duration: minutes", "minutes"),
+    ):
+        own.write_text(text + "\n")
+        with pytest.raises(AnswerError, match=f"no column '{name}'"):
+            read_survey(config, 0)
+    own.write_text("items: {imprich: Only a wording}\n")  # the profile's own item may be absent
+    assert any("imprich" in note and "education" in note for note in read_survey(config, 0).notes)
+
+
+def test_an_item_answered_in_both_its_columns(tmp_path: Path) -> None:
+    """An answer beats a non-answer; two answers that differ are refused with their line."""
+    rows = synthetic().with_columns(impfun=pl.Series([77, 3, 88, 2, *[1] * 296]))
+    rows = rows.with_columns(impfuna=pl.Series([3, 99, 77, 2, *[None] * 296]))
+    assert read_survey(written(tmp_path, rows), 0).people["impfun"].to_list()[:5] == [2, 2, -2, 1, 0]
+    rows = rows.with_columns(impfuna=pl.Series([3, 99, 77, 6, *[None] * 296]))
+    with pytest.raises(AnswerError, match=r"column 'impfuna', line 5: the answer is 6 here and 2 in 'impfun'"):
+        read_survey(written(tmp_path, rows), 0)
+    # A column of the user's own choice has no twin.
+    own = tmp_path / "own.yaml"
+    own.write_text("items: {impfun: {text: Fun?, column: impfuna}}\n")
+    people = read_survey(written(tmp_path, rows, codebook=own), 0).people
+    assert people["impfun"].to_list()[:4] == [2, -3, -1, 5]

@@ -247,3 +247,56 @@ def test_non_answers(text: str, kind: str | None) -> None:
 )
 def test_ordered_scales(texts: list[str], wanted: bool) -> None:
     assert ordered(texts) is wanted and ordered(texts[::-1]) is wanted
+
+
+def test_what_is_no_answer_or_reads_like_another_is_refused(tmp_path: Path) -> None:
+    for odd in (None, ["Yes"], {"a": 1}, "  "):
+        row = {"question": "Is it safe?", "options": ["No", odd], "selections": {"Chile": [0.5, 0.5]}}
+        with pytest.raises(AnswerError, match=r"column 'options', line 1: .* is no answer"):
+            read(tmp_path / "t.jsonl", json.dumps(row))
+    tidy = {"question": "Safe?", "option": ["Yes"], "country": "Chile", "share": 1}
+    with pytest.raises(AnswerError, match=r"column 'option', line 1: 'option' is no text"):
+        read(tmp_path / "t.jsonl", json.dumps(tidy))
+    with pytest.raises(AnswerError, match=r"line 5: 'yes' and 'Yes' read alike"):
+        read(tmp_path / "t.csv", TIDY.replace("Yes,Peru", "yes,Peru"))
+    assert read(tmp_path / "t.csv", TIDY.replace("No,Peru,66.7,", "No,Peru,66.7,\nIs it safe?,dk/refused,Peru,0,"))
+
+
+ORDERED = """question,option,country,share,ordinal
+How often?,Often,Chile,50,true
+How often?,Never,Chile,50,true
+How often?,Often,Peru,40,true
+How often?,At times,Peru,40,true
+How often?,Never,Peru,20,true
+"""
+
+
+def test_ordered_options_stand_as_the_countries_rows_do(tmp_path: Path) -> None:
+    """The first country has no row for the middle option: its share is 0, and its place is Peru's."""
+    survey = read(tmp_path / "t.csv", ORDERED, assumed_n=10)
+    assert [option.text for option in survey.codebook.items[0].options] == ["Often", "At times", "Never"]
+    assert counts(survey, "q1", "Chile") == {0: 5, 2: 5} and counts(survey, "q1", "Peru") == {0: 4, 1: 4, 2: 2}
+    assert any("q1" in note and "column 'order'" in note for note in survey.notes)
+    turned = ORDERED.replace("Chile", "X").replace("Peru", "Chile")
+    swapped = turned.replace("Often,X", "?,X").replace("Never,X", "Often,X").replace("?,X", "Never,X")
+    with pytest.raises(AnswerError, match=r"(?s)list the options in different orders.*column 'order'"):
+        read(tmp_path / "t.csv", swapped)
+
+
+def test_the_order_may_be_said(tmp_path: Path) -> None:
+    place = {"Often": 3, "At times": 2, "Never": 1}
+    head, *lines = ORDERED.splitlines()
+    said = [f"{head},order", *(f"{line},{place[line.split(',')[1]]}" for line in lines)]
+    survey = read(tmp_path / "t.csv", "\n".join(said))
+    assert [option.text for option in survey.codebook.items[0].options] == ["Never", "At times", "Often"]
+    assert not any("column 'order'" in note for note in survey.notes)
+    for line, new, words in ((4, "3", "is not clear"), (2, "x", "is no number"), (4, "", "'At times' has no order")):
+        broken = [*said]
+        broken[line] = broken[line].rsplit(",", 1)[0] + "," + new
+        with pytest.raises(AnswerError, match=words):
+            read(tmp_path / "t.csv", "\n".join(broken))
+
+
+def test_a_look_at_the_first_people_says_so(tmp_path: Path) -> None:
+    assert any(note.startswith("Only the first 50 of") for note in read(tmp_path / "t.csv", TIDY, rows=50).notes)
+    assert not any("Only the first" in note for note in read(tmp_path / "t.csv", TIDY).notes)

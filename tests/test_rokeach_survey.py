@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,11 +17,13 @@ from hypothesis import strategies as st
 
 from valuealign.config import SurveyConfig
 from valuealign.errors import AnswerError, CodebookError, SurveyError
+from valuealign.evaluate.profiles import compare_profiles, profile_cells, profile_items, theory_of
 from valuealign.population import tabulate
 from valuealign.surveys import read_survey
 from valuealign.surveys.rokeach import pair_id, preferences
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE
+from valuealign.values import THEORIES, score
 from valuealign.values.rokeach import INSTRUMENTAL, TERMINAL
 
 NAMES = [f"t{n}" for n in range(1, 19)] + [f"i{n}" for n in range(1, 19)]
@@ -179,3 +184,55 @@ def test_any_ranking_follows_the_rule(ranks: list[int | None]) -> None:
         else:
             expected = -1
         assert answer_PQ[0, q] == expected
+
+
+def test_scores_are_the_ranks_turned_and_everyones_profile_their_mean(tmp_path: Path) -> None:
+    """A complete ranking gives (18 - rank) / 17; a list of the foremost only what it can say."""
+    rng = np.random.default_rng(1)
+    ranks = np.concatenate([rng.permuted(np.tile(np.arange(1, 19), (20, 1)), axis=1) for _ in range(2)], axis=1)
+    survey = read_survey(write(tmp_path, ranks.tolist()), 0)
+    theory, items = THEORIES["rokeach"], survey.codebook.items
+    scores = score(theory, items, survey.people.select(item.id for item in items).to_numpy())
+    assert scores.values == theory.values
+    assert scores.raw_PV == pytest.approx((18 - ranks) / 17) and scores.centred_PV == pytest.approx(scores.raw_PV - 0.5)
+
+    table = tabulate(survey, survey.people["weight"].to_numpy(), (EVERYONE,))
+    mine = profile_items(survey, theory)
+    flat = [np.zeros(2) for _ in profile_cells(mine, table)]
+    people, model = compare_profiles(survey, np.ones(20), table, theory, {"flat": flat})
+    assert theory_of(survey) is theory and people.everyone_V == pytest.approx(((18 - ranks) / 17 - 0.5).mean(axis=0))
+    assert model.everyone_V == pytest.approx(np.zeros(36)) and model.distance == pytest.approx(
+        np.abs(people.everyone_V).mean()
+    )
+    assert people.circle is None and "no circle" in people.why
+
+    survey = read_survey(write(tmp_path, [ranked(wisdom=1, freedom=2) + FORWARD, *ranks.tolist()]), 0)
+    items = survey.codebook.items
+    first = score(theory, items, survey.people.select(survey.people[i.id].fill_null(-1) for i in items).to_numpy())
+    place = {value: first.raw_PV[0, v] for v, value in enumerate(theory.values)}
+    assert place["wisdom"] == 1 and place["freedom"] == pytest.approx(16 / 17) and np.isnan(place["salvation"])
+    assert place["ambitious"] == 1 and place["self-controlled"] == 0
+
+
+def test_the_job_shows_the_profile_of_rankings(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    ranks = np.concatenate([rng.permuted(np.tile(np.arange(1, 19), (30, 1)), axis=1) for _ in range(2)], axis=1)
+    config = write(tmp_path, ranks.tolist())
+    command = ["jobs/values.py", "--theory", "rokeach", "survey.reader=rvs", f"survey.file={config.file}"]
+    home = {**os.environ, "VALUEALIGN_HOME": str(tmp_path)}
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, *command], cwd=root, env=home, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line.strip()}
+    wisdom = ((18 - ranks[:, 17]) / 17 - 0.5).mean()
+    assert float(shown["wisdom"]) == pytest.approx(wisdom, abs=6e-4) and "nan" not in done.stdout
+
+
+def test_what_nobody_ranked_is_said_as_it_is(tmp_path: Path) -> None:
+    """Of lists of the foremost, values that nobody named lose their pairs; only pairs of two such are left out."""
+    survey = read_survey(write(tmp_path, [ranked(wisdom=1, freedom=2, equality=3), ranked(wisdom=1)], NAMES[:18]), 0)
+    assert not any("Nobody answered" in note for note in survey.notes)
+    assert any("left out: 105." in note for note in survey.notes)  # 15 * 14 / 2
+    assert len(survey.codebook.items) == 153 - 105 and answers(survey, "salvation", "wisdom") == [1, 1]
+    with pytest.raises(AnswerError, match="nobody ranked one value before another"):
+        read_survey(write(tmp_path, [[3] * 18, [""] * 18], NAMES[:18]), 0)

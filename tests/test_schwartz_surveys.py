@@ -216,3 +216,27 @@ def test_scores_are_the_means_of_the_keyed_codes(tmp_path: Path, reader: str) ->
     centred = score(THEORIES[theory], survey.codebook.items, places(survey), centre_on="all")
     assert centred.mean_P == pytest.approx((codes.mean(axis=1) - low) / (high - low))
     assert (np.abs(centred.mean_P - scores.mean_P).max() > 0.01) == (reader == "svs")
+
+
+def test_a_questionnaire_is_not_read_by_the_key_of_another(tmp_path: Path) -> None:
+    """The PVQ-40 and the PVQ-RR number their items alike; their keys differ."""
+    names = [f"pvq{n}" for n in range(1, 58)]
+    with pytest.raises(AnswerError, match=r"(?s)run to 'pvq57': the file holds the PVQ-RR.*survey.reader=pvqrr"):
+        read_survey(write(tmp_path, "pvq40", names, every_code("pvqrr").tolist()), 0)
+    with pytest.raises(AnswerError, match=r"(?s)run to 'pvq40': the file holds the PVQ-40.*survey.reader=pvq40"):
+        read_survey(write(tmp_path, "pvqrr", names[:40], every_code("pvq40").tolist()), 0)
+    # Both side by side, each under its own name.
+    both = [f"pvq40_{n}" for n in range(1, 41)] + [f"pvqrr_{n}" for n in range(1, 58)]
+    rows = np.concatenate([every_code("pvq40"), every_code("pvqrr")], axis=1).tolist()
+    for reader, count in (("pvq40", 40), ("pvqrr", 57)):
+        assert len(read_survey(write(tmp_path, reader, both, rows), 0).codebook.items) == count
+    own = "items: {mine: {text: Mine?, column: pvq41, scale: pvq}}\n"
+    survey = read_survey(write(tmp_path, "pvq40", names[:41], every_code("pvqrr")[:, :41].tolist(), own), 0)
+    assert len(survey.codebook.items) == 41
+
+
+def test_a_column_of_the_users_own_must_be_there(tmp_path: Path) -> None:
+    names = [f"svs{n}" for n in range(1, 58)]
+    for own in ("items: {mine: {text: Mine?, column: svs_x, scale: svs}}\n", "items: {svs3: {column: svs_x}}\n"):
+        with pytest.raises(AnswerError, match="no column 'svs_x'"):
+            read_survey(write(tmp_path, "svs", names, every_code("svs").tolist(), own), 0)

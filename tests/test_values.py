@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,43 @@ def test_what_cannot_be_scored_is_an_error() -> None:
     nominal = Item("n", "n", (Option(0, "x"), Option(1, "y")), ordinal=False, values=("power",))
     with pytest.raises(CodebookError, match="nominal"):
         score(THEORIES["schwartz10"], [nominal], np.array([[1]]))
+
+
+def choice(first: str, second: str, key: int = 1) -> Item:
+    options = (Option(1, first), Option(2, second))
+    return Item(f"{first}_or_{second}", "Which?", options, ordinal=False, values=(first, second), key=key)
+
+
+def test_choices_between_values_by_hand() -> None:
+    """Three values, three pairs. The ranking freedom, wisdom, equality wins 2, 1 and 0 of the 2 pairs each is in."""
+    theory = THEORIES["rokeach"]
+    items = (choice("freedom", "wisdom"), choice("equality", "freedom"), choice("equality", "wisdom"))
+    answers = np.array([[0, 1, 1], [1, -1, -1], [-1, -1, -1]])
+    scores = score(theory, items, answers)
+    assert scores.values == ("equality", "freedom", "wisdom")
+    assert scores.raw_PV[0].tolist() == [0, 1, 0.5] and scores.centred_PV[0].tolist() == [-0.5, 0.5, 0]
+    # The second chose wisdom before freedom and nothing else: half of the pairs of these two, none of equality's.
+    assert scores.raw_PV[1].tolist() == pytest.approx([np.nan, 0, 1], nan_ok=True)
+    assert scores.centred_PV[1].tolist() == pytest.approx([np.nan, -0.5, 0.5], nan_ok=True)
+    assert np.isnan(scores.raw_PV[2]).all() and np.isnan(scores.centred_PV[2]).all()
+    assert score(theory, items, answers, least_of_value=1).raw_PV[1].tolist() == pytest.approx(
+        [np.nan] * 3, nan_ok=True
+    )
+    # Turned round: the first option speaks for the second value.
+    turned = score(theory, (choice("freedom", "wisdom", key=-1),), np.array([[0]]))
+    assert turned.raw_PV[0].tolist() == [0, 1]
+
+
+def test_choices_of_a_model_by_hand() -> None:
+    """Shares .75 : .25, .5 : .5 and .1 : .9; each value's mean over its two pairs."""
+    items = (choice("freedom", "wisdom"), choice("equality", "freedom"), choice("equality", "wisdom"))
+    shares = np.array([[[0.75, 0.25], [0.5, 0.5], [0.1, 0.9]]])
+    scores = score_shares(THEORIES["rokeach"], items, shares)
+    assert scores.raw_PV[0] == pytest.approx([(0.5 + 0.1) / 2, (0.75 + 0.5) / 2, (0.25 + 0.9) / 2])
+    assert scores.centred_PV[0] == pytest.approx(scores.raw_PV[0] - 0.5) and scores.mean_P[0] == 0.5
+
+
+def test_a_nominal_item_of_one_value_is_no_choice() -> None:
+    alone = replace(choice("freedom", "wisdom"), values=("freedom",))
+    with pytest.raises(CodebookError, match="a nominal item cannot measure a value"):
+        score(THEORIES["rokeach"], (alone,), np.array([[0]]))

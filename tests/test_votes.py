@@ -190,3 +190,7 @@ def test_many_votes_against_a_loop(config: SurveyConfig) -> None:
     for s in range(40):
         found = survey.people[f"s_{s}"]
         assert [(found == code).sum() for code in (0, 1, -1)] == [(vote_PS[:, s] == v).sum() for v in (1, -1, 0)]
+
+
+def test_a_look_at_the_first_voters_says_so(config: SurveyConfig) -> None:
+    assert "Only the first 2 of 3 people were kept." in read_survey(config.model_copy(update={"rows": 2}), 0).notes

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from survey_samples import wvs as sample
 from svy_io import write_dta, write_sav
 
-from valuealign.config import SurveyConfig
-from valuealign.errors import AnswerError, CodebookError, SurveyError
+from valuealign.config import RunConfig, SurveyConfig
+from valuealign.dataset import weighted
+from valuealign.errors import AnswerError, CodebookError, SurveyError, WeightingError
 from valuealign.surveys import read_survey
 from valuealign.surveys.wvs_codebook import from_json
 
@@ -116,17 +117,58 @@ def test_without_metadata_every_question_is_read_by_its_label(tmp_path: Path) ->
     assert book.label_only == ("Q1", "Q2", "Q56", "Q60", "Q254") and book.item("Q1").text == "Label Q1"
 
 
-def test_a_yaml_codebook_serves_too_and_drops_what_the_file_lacks(tmp_path: Path) -> None:
+OWN = (
+    "person: D_INTERVIEW\nweight: W_WEIGHT\nmissing: [-1, -2, -4, -5]\n"
+    "items: {Q1: {text: 'How much?', options: [1: Much, 2: Some, 3: Little]}}\n"
+)
+
+
+def own(config: SurveyConfig, text: str) -> SurveyConfig:
+    """Read by a codebook in our own format instead."""
+    path = config.file.with_name("own.yaml")
+    path.write_text(text)
+    return config.model_copy(update={"codebook": path})
+
+
+def test_a_yaml_codebook_serves_too_and_must_fit_the_file(tmp_path: Path) -> None:
     config = sample(tmp_path)
-    own = tmp_path / "own.yaml"
-    own.write_text(
-        "person: D_INTERVIEW\nweight: W_WEIGHT\nmissing: [-1, -2, -4, -5]\nitems:\n"
-        "  Q1: {text: 'How much?', options: [1: Much, 2: Some, 3: Little]}\n"
-        "  Q9: {text: Not there, options: [1: Yes, 2: No]}\n"
-    )
-    survey = read_survey(config.model_copy(update={"codebook": own}), 0)
-    assert [item.text for item in survey.codebook.items] == ["How much?"]
-    assert any("Q9" in note for note in survey.notes)
+    assert [item.text for item in read_survey(own(config, OWN), 0).codebook.items] == ["How much?"]
+    for text, name in (
+        (OWN.replace("Little]}", "Little]}, Q600: {text: Not there, options: [1: Yes, 2: No]}"), "Q600"),
+        (OWN + "traits: {sex: {column: Q26O, levels: {m: {codes: [1]}, f: {codes: [2]}}}}\n", "Q26O"),
+        (OWN + "country: nation\ntraits: {nation: {column: B_COUNTRY_ALFA, levels: [NZL, USA]}}\n", "B_COUNTRY_ALFA"),
+    ):
+        with pytest.raises(AnswerError, match=f"no column '{name}'.*\n.*did you mean"):
+            read_survey(own(config, text), 0)
+
+
+def test_the_country_is_found_whatever_the_codebook_says_of_it(tmp_path: Path) -> None:
+    """Countries are never pooled because nobody named their column."""
+    config = sample(tmp_path)
+    survey = read_survey(own(config, OWN), 0)
+    assert survey.codebook.country == "country" and set(survey.people["country"]) == {"NZL", "USA"}
+    assert any("read from B_COUNTRY_ALPHA" in note for note in survey.notes)
+    with pytest.raises(WeightingError, match="say what everyone means"):
+        weighted(RunConfig(survey=own(config, OWN), stages=("distribution",)))
+    nation = OWN + "traits: {nation: {column: B_COUNTRY_ALPHA, levels: [NZL, USA]}}\n"
+    assert read_survey(own(config, nation), 0).codebook.country == "nation"
+
+
+def test_countries_by_number_and_none_at_all(tmp_path: Path) -> None:
+    config = sample(tmp_path)
+    table = pl.read_csv(config.file)
+    table.drop("B_COUNTRY_ALPHA").write_csv(config.file)
+    for of in (config, own(config, OWN)):
+        book = read_survey(of, 0).codebook
+        assert book.country == "country" and set(read_survey(of, 0).people["country"]) == {"554", "840"}
+    assert read_survey(config, 0).codebook.phrase([("country", "840")]) == "someone from the United States"
+    table.drop("B_COUNTRY_ALPHA", "B_COUNTRY").write_csv(config.file)
+    for of in (config, own(config, OWN)):
+        survey = read_survey(of, 0)
+        assert survey.codebook.country is None
+        assert any("no column B_COUNTRY_ALPHA or B_COUNTRY" in note for note in survey.notes)
+    table.with_columns(B_COUNTRY_ALPHA=pl.lit("")).write_csv(config.file)
+    assert any("Nobody's country is known" in note for note in read_survey(config, 0).notes)
 
 
 # The real codebook

@@ -22,8 +22,8 @@ from valuealign.values import THEORIES, Circle, Scores, Theory, circle, score, s
 
 PEOPLE = "people"
 UNKEYED = (
-    "profiles need items that a theory keys: the ESS, SVS and PVQ readers bring them; in a codebook of your own write "
-    "'values:' at the items (docs/population.md lists the values)"
+    "profiles need items that a theory keys: the ESS, SVS, PVQ and RVS readers bring them; in a codebook of your own "
+    "write 'values:' at the items (docs/population.md lists the values)"
 )
 CentreOn = Literal["keyed", "all"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import polars as pl
 from valuealign.config import SurveyConfig
 from valuealign.errors import AnswerError, ConfigError, nearest
 from valuealign.surveys import files
+from valuealign.surveys.codebook import plain_number
 from valuealign.types import Item
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -48,8 +49,10 @@ class Rows:
         return self.columns[name][row] if name in self.columns else None
 
     def text(self, name: str, row: int) -> str:
-        """The text of a value without outer blanks; AnswerError where it is empty."""
+        """The text of a value without outer blanks; AnswerError where it is empty, a list or an object."""
         value = self.columns[name][row]
+        if isinstance(value, (list, dict)):
+            raise AnswerError(f"'{name}' is no text", where=self.where(row, name), mend="write words in quotes")
         if value is None or not str(value).strip():
             raise AnswerError(f"'{name}' is empty", where=self.where(row, name), mend="fill it in, or delete the line")
         return str(value).strip()
@@ -68,11 +71,7 @@ def number(value: object) -> float | None:
     """A finite number, or text that is one (a percent sign may follow); None for all else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    try:
-        read = float(value.strip().removesuffix("%") if isinstance(value, str) else value)
-    except (ValueError, OverflowError):
-        return None
-    return read if math.isfinite(read) else None
+    return plain_number(value.strip().removesuffix("%") if isinstance(value, str) else str(value))
 
 
 def refuse_keys(config: SurveyConfig, keys: Collection[str]) -> None:
@@ -92,6 +91,31 @@ def first_people(people: pl.DataFrame, items: Sequence[Item], config: SurveyConf
         mend = "read more people (survey.rows)" if config.rows else "check the table"
         raise AnswerError("nobody chose any option", where=str(config.file), mend=mend)
     return people
+
+
+def first_note(people: pl.DataFrame, config: SurveyConfig) -> str:
+    """The note on ``survey.rows`` where it leaves somebody out; else nothing."""
+    cut = config.rows is not None and config.rows < people.height
+    return f"Only the first {config.rows} of {people.height} people were kept." if cut else ""
+
+
+def in_order(lists: Iterable[Sequence[str]], places: Mapping[str, float]) -> tuple[list[str], str]:
+    """Names that stand in several lists as one list, and a name on which the lists contradict each other, if any.
+
+    By their ``places`` where there are any (a name without one: last); else so that each list's order
+    is kept, and what no list decides stands as it first came. A contradicted name does so too.
+    """
+    left = list(dict.fromkeys(name for names in lists for name in names))
+    if places:
+        return sorted(left, key=lambda name: places.get(name, math.inf)), ""
+    ordered, clash = list[str](), ""
+    while left:
+        behind = {name for names in lists for name in [each for each in names if each in left][1:]}
+        following = next((name for name in left if name not in behind), "")
+        clash = clash or ("" if following else left[0])
+        ordered.append(following or left[0])
+        left.remove(ordered[-1])
+    return ordered, clash
 
 
 def _json_lines(path: Path) -> Rows:

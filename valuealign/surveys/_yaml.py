@@ -6,16 +6,15 @@ is no number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import yaml
 
 from valuealign.errors import CodebookError, nearest
+from valuealign.surveys.codebook import plain_number
 
-T = TypeVar("T")
 # The parser in C is many times faster, where PyYAML was built with it; the lines are the same.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -56,7 +55,11 @@ class Node:
         return str(self.raw.value).strip()
 
     def number(self) -> float:
-        return self._parsed(float, "a number")
+        """The scalar as a finite number."""
+        number = plain_number(self.text())
+        if number is None:
+            raise self.fail(f"'{self.text()}' is not a number", "write a number")
+        return number
 
     def flag(self) -> bool:
         answers = {"true": True, "yes": True, "false": False, "no": False}
@@ -64,12 +67,6 @@ class Node:
         if word not in answers:
             raise self.fail(f"'{word}' is neither true nor false", "write true or false")
         return answers[word]
-
-    def _parsed(self, parse: Callable[[str], T], kind: str) -> T:
-        try:
-            return parse(self.text())
-        except ValueError:
-            raise self.fail(f"'{self.text()}' is not {kind}", f"write {kind}") from None
 
     def entries(self) -> Iterator[Node]:
         """The values of a list; a single value is a list of one."""
@@ -80,14 +77,20 @@ class Node:
             yield self
 
     def pairs(self) -> list[tuple[str, Node]]:
-        """The keys and values of a mapping, in order; a key that stands twice is refused."""
+        """The keys and values of a mapping, in order; a key that is empty, no text or stands twice is refused."""
         if self.empty:
             return []
         if not isinstance(self.raw, yaml.MappingNode):
             raise self.fail("'key: value' lines are wanted here", "indent them below the name")
         found: dict[str, Node] = {}
         for key, value in self.raw.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise Node(self.path, key).fail(
+                    "a list or a mapping stands as a name", "write a single word before ':'"
+                )
             name = str(key.value).strip()
+            if not name:
+                raise Node(self.path, key).fail("a name is empty", "write a name before ':'")
             if name in found:
                 raise Node(self.path, key).fail(f"'{name}' stands here a second time", "keep one of them")
             found[name] = Node(self.path, value)

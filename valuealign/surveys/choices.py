@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -10,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from valuealign.errors import ConfigError, SurveyError, nearest
-from valuealign.surveys.codebook import Codebook
+from valuealign.surveys.codebook import Codebook, whole_code
 from valuealign.surveys.generic import pruned
-from valuealign.surveys.table import Survey, in_level
+from valuealign.surveys.table import Survey, in_level, mean_one
 from valuealign.types import Item, Option
 
 
@@ -47,7 +46,7 @@ def keep_only(survey: Survey, only: Mapping[str, Sequence[str]]) -> Survey:
     return pruned(
         Survey(
             codebook=book.among(book.items, traits),
-            people=left.with_columns(pl.col("weight") / pl.col("weight").mean()),
+            people=left.with_columns(mean_one(left["weight"])),
             notes=tuple(notes),
         )
     )
@@ -97,6 +96,7 @@ def _code(book: Codebook, item: Item, outcome: str) -> int:
     place = -1 - book.outcomes.index(outcome)
     column = book.columns.get(item.id)
     for code, meant in column.codes.items() if column else ():
-        if meant == place and re.fullmatch(r"[+-]?\d+", code):
-            return int(code)
+        number = whole_code(code)
+        if meant == place and number is not None:
+            return number
     return max(option.code for option in item.options) + 1 - place

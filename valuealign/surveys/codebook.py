@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -76,7 +77,9 @@ class Codebook:
     ``label_only`` lists items that have a short label but no question wording, ``desirability``
     those that measure socially desirable answering. ``weight_scale`` is ``population`` where the
     weights already bring countries to the sizes of their populations. ``centred_on`` are the items
-    over which a person's mean rating runs (empty: those that measure a value).
+    over which a person's mean rating runs (empty: those that measure a value). ``own`` are the items
+    and traits (or ``duration``) whose columns the user's own file names, where the rest is a built-in
+    profile: those columns must be there, the profile's may be absent.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Codebook:
     desirability: tuple[str, ...] = ()
     weight_scale: Literal["sample", "population"] = "sample"
     centred_on: tuple[str, ...] = ()
+    own: frozenset[str] = frozenset()
 
     def item(self, item_id: str) -> Item:
         """The item of that id (KeyError where there is none)."""
@@ -145,3 +149,17 @@ def _article(words: str) -> str:
 def plain_code(raw: str) -> str:
     """A code as it is compared: without outer blanks and without the ``.0`` that spreadsheets add."""
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", raw.strip())
+
+
+def whole_code(code: str) -> int | None:
+    """A code as a whole number of at most 64 bits; None for words and for anything longer."""
+    return int(code) if re.fullmatch(r"[+-]?\d{1,18}", code, re.ASCII) else None
+
+
+def plain_number(text: str) -> float | None:
+    """A finite number as data files write it (``20``, ``-1.5``, ``2e3``), or None: ``2_0`` is Python's alone."""
+    try:
+        number = float(text) if "_" not in text else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Literal, get_args
 from valuealign.errors import nearest
 from valuealign.surveys import _yaml
 from valuealign.surveys._yaml import Node
-from valuealign.surveys.codebook import WAVE, Codebook, Column, Tier, Trait, plain_code
+from valuealign.surveys.codebook import WAVE, Codebook, Column, Tier, Trait, plain_code, whole_code
 from valuealign.surveys.trait_yaml import codes, read_trait
 from valuealign.types import Item, Option
 from valuealign.values import THEORIES
@@ -56,9 +57,12 @@ RESERVED = (
     *("person", "weight", "wave", "duration", "design_weight", "part", "held_out_wave"),
     *("screen_longest_string", "screen_variance", "screen_speeders", "screen_duplicates"),
 )
-# Licences that let one pass the answers on: CC0, CC BY, CC BY-SA, CC BY-NC, CC BY-NC-SA, public domain, ODC-BY, PDDL.
+# Licences that let one pass the answers on: CC0, CC BY, CC BY-SA, CC BY-NC, CC BY-NC-SA, public domain, ODC-BY, PDDL,
+# with or without a version, and nothing beside: a condition of their own makes another licence.
 # Not CC BY-ND: what is made of the answers may not be passed on.
-OPEN = re.compile(r"cc0|cc-zero|cc-by(-nc)?(-sa)?(-\d[\w.-]*)?$|public-domain|odc-by|pddl")
+OPEN = re.compile(
+    r"(cc-?(0|zero)|cc-by(-nc)?(-sa)?|public-domain|odc-by|pddl)(-v?\d(\.\d)?)?(-(international|unported|universal|igo))?"
+)
 
 
 def read_codebook(path: Path | str) -> Codebook:
@@ -140,7 +144,7 @@ def _tier(book: Mapping[str, Node], licence: str) -> Tier:
     if "tier" in book:
         tiers: dict[str, Tier] = {tier: tier for tier in get_args(Tier)}
         return tiers[_one_of(book["tier"], tiers, "tier")]
-    return "open" if OPEN.match(re.sub(r"[\s_]+", "-", licence.strip().lower())) else "closed"
+    return "open" if OPEN.fullmatch(re.sub(r"[\s_]+", "-", licence.strip().lower())) else "closed"
 
 
 def _weight_scale(book: Mapping[str, Node]) -> Literal["sample", "population"]:
@@ -270,6 +274,8 @@ def _options(node: Node) -> _Options:
         raise node.fail("some options have a position and some have none", "give all of them one, or none")
     placed = [position for position in positions if position is not None]
     steps = {(later > earlier) - (later < earlier) for earlier, later in zip(placed, placed[1:], strict=False)}
+    if placed and not math.isfinite(placed[-1] - placed[0]):
+        raise node.fail("the positions are too far apart", "number them 0, 1, 2, ...")
     if placed and steps not in ({1}, {-1}):
         raise node.fail("positions neither rise nor fall all along", "list the options in the order of their positions")
     return _Options(tuple(codes), tuple(texts), tuple(positions))
@@ -320,9 +326,13 @@ def _item(name: str, node: Node, scales: Mapping[str, _Options], away: _Away) ->
 
 def _option(options: _Options, place: int, ordinal: bool) -> Option:
     # A code in words ("Yes") gets its place on the list as its number.
-    code = int(options.codes[place]) if re.fullmatch(r"[+-]?\d+", options.codes[place]) else place + 1
+    code = whole_code(options.codes[place])
     position = options.positions[place]
-    return Option(code, options.texts[place], (float(place) if position is None else position) if ordinal else None)
+    return Option(
+        place + 1 if code is None else code,
+        options.texts[place],
+        (float(place) if position is None else position) if ordinal else None,
+    )
 
 
 def _value(node: Node) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from valuealign.errors import AnswerError, ConfigError, nearest
-from valuealign.surveys.codebook import WAVE, Codebook, Column, Trait, plain_code
+from valuealign.surveys.codebook import WAVE, Codebook, Column, Trait, plain_code, plain_number
 from valuealign.surveys.files import Table
 
 
@@ -132,7 +132,7 @@ def _weights(rows: Rows, asked: np.ndarray) -> pl.Series:
             where=table.where(name, wrong[0]),
             mend="a weight is a number of at least 0; take the line out, or mend its weight",
         )
-    if not weight[asked].sum() and asked.any():
+    if not weight[asked].any() and asked.any():
         raise AnswerError(
             "all weights are 0",
             where=f"{table.layout.path}, column '{name}'",
@@ -148,7 +148,7 @@ def _duration(rows: Rows) -> pl.Series:
 
     def duration(text: str) -> float | None:
         value = _number(text)
-        return value if value >= 0 and math.isfinite(value) else None
+        return value if value >= 0 else None
 
     return _looked_up(rows, "duration", column, duration, pl.Float64(), "write a number, or nothing")
 
@@ -192,11 +192,8 @@ def _several(rows: Rows, trait: Trait, column: Column) -> pl.Series:
 
 
 def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = plain_number(text)
+    if value is None:
         raise ValueError(f"'{text}' is no number")
     return value
 

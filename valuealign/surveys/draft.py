@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import polars as pl
+
 from valuealign.surveys import files
-from valuealign.surveys.codebook import WAVE
+from valuealign.surveys.codebook import WAVE, plain_number
 from valuealign.surveys.files import Table
 from valuealign.surveys.wordings import DONT_KNOW, NOT_ASKED, mentions_non_answer, non_answer
 
@@ -25,7 +27,8 @@ MISSING_WORDS = frozenset({"NA", "N/A", "NAN", "NULL", ".", "#NULL!"})
 MISSING_NUMBERS = frozenset({7, 8, 9, 66, 77, 88, 97, 98, 99, 777, 888, 996, 997, 998, 999, 7777, 8888, 9998, 9999})
 
 PERSON = re.compile(
-    r"(^|[_.\s])(id|idno|uuid|serial|caseid|respid|respondent|interview|num(ber)?)$|^\w*(resp|case|person)_?id$", re.I
+    r"(^|[_.\s])(id|idno|uuid|serial|caseid|respid|respondent|interview|num(ber)?)$|^\w*(resp|case|person)_?id$|^pidp?$",
+    re.I,
 )
 WEIGHT = re.compile(r"(^|[_.])(weight\w*|wgt\w*|wt|w|pspwght|anweight|dweight)($|[_.])|\bweight", re.I)
 DURATION = re.compile(r"duration|seconds|interview (length|time)|time taken", re.I)
@@ -52,6 +55,11 @@ WAVE_STYLES = (
     re.compile(r"^(?P<before>)(?P<mark>(wave|w|t)\d{1,2}|(19|20)\d\d)(?P<after>[._]\w.*)$", re.I),
     re.compile(r"^(?P<before>.*[a-z0-9])(?P<mark>[TW]\d{1,2})(?P<after>)$"),
 )
+# The column of a long file that says in which wave a row was asked.
+WAVE_COLUMN = re.compile(r"(survey|panel|ess|s)?_?(wave|round|year|period)(_?(no|nr|num|number|id|code))?$", re.I)
+# Whole numbers are a survey's weight by their name alone; a body has one too.
+WHOLE_WEIGHT = re.compile(r"(^|[_.])(weights?|wgts?|wt|[a-z]*weight)$", re.I)
+BODY = re.compile(r"\b(kgs?|kilos?|kilograms?|lbs?|pounds|body)\b", re.I)
 MOST_OPTIONS, MOST_LEVELS = 12, 250
 AGE_CUTS = (30, 45, 60)
 
@@ -92,7 +100,9 @@ class Coded:
 class Draft:
     """What a file seems to hold; ``unplaced`` says of each other column why it was left.
 
-    ``weight_gaps`` counts the empty weights; ``several`` holds the traits with a column of 0 and 1
+    ``wave`` is the column that names the wave where a person has a row for each (a long panel).
+    ``weight_gaps`` counts the empty weights, ``whole_weights`` says that they are whole numbers, known
+    by their name only; ``several`` holds the traits with a column of 0 and 1
     for each level.
     """
 
@@ -102,6 +112,8 @@ class Draft:
     person: str | None = None
     weight: str | None = None
     weight_gaps: int = 0
+    whole_weights: bool = False
+    wave: str | None = None
     duration: str | None = None
     traits: dict[str, tuple[Look, Coded]] = field(default_factory=dict)
     several: dict[str, list[tuple[Look, Coded]]] = field(default_factory=dict)
@@ -111,15 +123,16 @@ class Draft:
 
     @property
     def weight_remark(self) -> str:
-        """What empty weights mean, to stand behind the weight; nothing where there are none."""
+        """What whole numbers and empty weights mean, to stand behind the weight; nothing where there are none."""
+        whole = "; whole numbers: weights of persons, or of bodies?" if self.whole_weights else ""
         if not self.weight_gaps:
-            return ""
+            return whole
         who = (
             "right for who answered nothing in that wave"
             if WAVE in str(self.weight)
             else "fill them, or take those out"
         )
-        return f"; empty weights: {self.weight_gaps}, {who}"
+        return f"{whole}; empty weights: {self.weight_gaps}, {who}"
 
     def summary(self) -> list[str]:
         """What was guessed, a line each."""
@@ -128,6 +141,7 @@ class Draft:
             f"person: {self.person or 'not found: every row counts as another person'}",
             f"weight: {self.weight or 'not found: everyone counts the same'}" + self.weight_remark,
             *([f"waves: {', '.join(self.waves)}"] if self.waves else []),
+            *([f"wave: {self.wave} (a person has a row for each)"] if self.wave else []),
             *([f"duration: {self.duration}"] if self.duration else []),
             f"traits: {', '.join([*self.traits, *self.several]) or 'none found'}",
             f"items: {len(self.items)} on {len(scales)} scales, "
@@ -143,13 +157,19 @@ def draft_codebook(path: Path) -> Draft:
     looks, waves = _looks(table)
     found = Draft(path, separator, waves)
     found.several = _flags(found, looks)
-    flags = {look.name for levels in found.several.values() for look, _ in levels}
+    taken = {look.name for levels in found.several.values() for look, _ in levels}
+    if not waves and not any(look.unique and PERSON.search(look.id) for look in looks):
+        found.person, found.wave = _long_panel(table, looks)
+    _weigh(found, looks)
+    taken |= {name for name in (found.person, found.wave, found.weight) if name is not None}
     for look in looks:
-        if look.name in flags:
+        if look.name in taken:
             continue
         reason = _place(found, look)
         if reason:
             found.unplaced[look.name] = reason
+    if "" in table.layout.names:
+        found.unplaced["(a column without a name)"] = "row numbers, if R wrote the file; name it to use it"
     return found
 
 
@@ -198,19 +218,37 @@ def _add(look: Look, table: Table, name: str) -> None:
 # What a column is
 
 
+def _long_panel(table: Table, looks: Iterable[Look]) -> tuple[str | None, str | None]:
+    """The columns of persons and of waves in a file where a person has a row for each wave: no pair stands twice."""
+    looks = [look for look in looks if not look.empty and 1 < len(look.counts) < len(table.row_P)]
+    for person in (look for look in looks if PERSON.search(look.id)):
+        for wave in (look for look in looks if WAVE_COLUMN.match(look.id) and look is not person):
+            if pl.DataFrame([table.texts(person.name), table.texts(wave.name)]).is_unique().all():
+                return person.name, wave.name
+    return None, None
+
+
+def _weigh(found: Draft, looks: Sequence[Look]) -> None:
+    """The first column that looks like weights: fractions of that name, or else whole numbers of a plainer one."""
+    for whole in (False, True):
+        for look in looks:
+            if look.counts and (WAVE not in look.name or found.waves) and _is_weight(found, look, whole):
+                found.weight, found.whole_weights = look.name, whole
+                found.weight_gaps = look.empty + sum(look.counts[text] for text in _absent(look))
+                return
+
+
 def _place(found: Draft, look: Look) -> str:
     """Put a column where it seems to belong; else say why it was left."""
     said = f"{look.id} {look.label}"
     coded = code(look)
-    numeric = bool(look.counts) and all(_float(text) is not None for text, _ in coded.options)
+    numeric = bool(look.counts) and all(plain_number(text) is not None for text, _ in coded.options)
     if not look.counts:
         return "empty"
     if WAVE in look.name and not found.waves:
         return f"its name holds {WAVE}"
     if found.person is None and look.unique and PERSON.search(look.id):
         found.person = look.name
-    elif found.weight is None and not look.labels and _is_weight(found, look):
-        found.weight, found.weight_gaps = look.name, look.empty + sum(look.counts[text] for text in _absent(look))
     elif found.duration is None and numeric and len(coded.options) > MOST_OPTIONS and DURATION.search(said):
         found.duration = look.name
     elif (name := _trait(found, look, coded)) is not None:
@@ -222,6 +260,8 @@ def _place(found: Draft, look: Look) -> str:
     elif len(coded.options) < 2:
         apart = f", as {', '.join(coded.missing)} is taken for missing" if coded.missing else ""
         return f"one value only{apart}"
+    elif len(coded.options) > MOST_OPTIONS and not look.unique and found.person is None and PERSON.search(look.id):
+        return "an id that stands in several rows: if it is the person's, say so with 'person:' (and 'wave:')"
     elif len(coded.options) > MOST_OPTIONS:
         return f"{len(coded.options)} different values"
     elif not numeric and not coded.labelled and 2 * len(coded.options) > sum(look.counts.values()):
@@ -235,14 +275,19 @@ def _place(found: Draft, look: Look) -> str:
     return ""
 
 
-def _is_weight(found: Draft, look: Look) -> bool:
-    """Named like one, with numbers of at least 0 (in every wave), some of them fractions; some may be empty."""
-    values = [_float(text) for text in look.counts if text not in _absent(look)]
+def _is_weight(found: Draft, look: Look, whole: bool) -> bool:
+    """Named like one, with numbers of at least 0 (in every wave), some of them fractions; some may be empty.
+
+    With ``whole`` those that hold no fractions, different ones.
+    """
+    values = [plain_number(text) for text in look.counts if text not in _absent(look)]
     numbers = [value for value in values if value is not None and value >= 0]
     named = WEIGHT.search(look.id) or WEIGHT.search(look.label)
+    if whole:
+        named = WHOLE_WEIGHT.search(look.id) if len(set(values)) > 1 and not BODY.search(look.label) else None
     everywhere = look.columns == (len(found.waves) if WAVE in look.name else 1)
     fractions = any(not value.is_integer() for value in numbers)
-    return bool(named) and fractions and everywhere and len(numbers) == len(values)
+    return bool(named) and fractions != whole and everywhere and len(numbers) == len(values) and not look.labels
 
 
 def _absent(look: Look) -> set[str]:
@@ -272,7 +317,7 @@ def _trait(found: Draft, look: Look, coded: Coded) -> str | None:
         if name in found.traits or name in found.several or not (pattern.match(look.id) or pattern.match(look.label)):
             continue
         most = MOST_LEVELS if name in ("country", "region") else 2 * MOST_OPTIONS
-        if name == "age" and all(_float(text) is not None for text, _ in coded.options):
+        if name == "age" and all(plain_number(text) is not None for text, _ in coded.options):
             most = len(coded.options)  # numbers become bands
         if 2 <= len(_observed(look, coded)) <= most:
             return name
@@ -304,11 +349,13 @@ def _bands(ages: list[float]) -> tuple[str, ...]:
 
 def code(look: Look) -> Coded:
     """What the codes of a column seem to be, by their labels; unlabelled ones by their numbers."""
-    codes = sorted({*look.counts, *look.labels}, key=lambda text: (_float(text) is None, _float(text) or 0.0, text))
+    codes = sorted(
+        {*look.counts, *look.labels}, key=lambda text: (plain_number(text) is None, plain_number(text) or 0.0, text)
+    )
     outcomes, missing, options = dict[str, str](), list[str](), list[str]()
     away = _outside([text for text in codes if text not in look.labels], codes)
     for text in codes:
-        words = look.labels.get(text, text if _float(text) is None else "")
+        words = look.labels.get(text, text if plain_number(text) is None else "")
         absent = text in away or (text not in look.labels and text.upper() in MISSING_WORDS)
         kind = NOT_ASKED if absent else _no_answer(words)
         if kind == NOT_ASKED:
@@ -367,11 +414,3 @@ def _worded(options: list[str], labels: Mapping[str, str]) -> tuple[tuple[str, s
         seen.add(words)
         worded.append((text, words))
     return tuple(worded)
-
-
-def _float(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

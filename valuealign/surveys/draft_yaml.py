@@ -39,6 +39,8 @@ def draft_text(draft: Draft) -> str:
     for key, column in (("person", draft.person), ("weight", draft.weight), ("duration", draft.duration)):
         if column is not None:
             lines.append(f"{key}: {_text(column)} # guessed" + (draft.weight_remark if key == "weight" else ""))
+    if draft.wave is not None:
+        lines.append(f"wave: {_text(draft.wave)} # guessed: a person stands once in each")
     if "country" in traits:
         lines.append(f"country: {traits['country']} # guessed: the trait that says where a person was asked")
     if draft.separator != ",":

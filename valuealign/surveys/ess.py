@@ -58,6 +58,7 @@ LIKENESS = (
     "not like me",
     "not like me at all",
 )
+ANSWERS = [str(code) for code in range(1, len(LIKENESS) + 1)]
 OUTCOMES = {"refused": ["77"], "don't know": ["88"], "no answer": ["99"]}
 NOT_APPLICABLE = ["66"]
 # fmt: off
@@ -72,7 +73,8 @@ COUNTRIES: Mapping[str, str] = {
 }
 # fmt: on
 # idno is unique within a country and a round only: the three together say who somebody is.
-PERSON = ("cntry", "essround", "idno")
+COUNTRY, NUMBER = "cntry", "idno"
+PERSON = (COUNTRY, "essround", NUMBER)
 PARAPHRASED = "Paraphrases, not the fielded wordings (survey.codebook takes those): "
 
 
@@ -82,7 +84,8 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     ``config.codebook`` is laid over the profile (instruments.py). ``config.weight`` may name
     ``anweight``, which brings countries to the sizes of their populations; the profile's
     ``pspwght`` does not. ``config.waves`` names rounds. Raises SurveyError without a file,
-    CodebookError for the YAML, AnswerError for the data.
+    CodebookError for the YAML, AnswerError for the data, a file without ``idno`` included unless the
+    YAML names the ``person``.
     """
     path = data_file(config)
     separator = files.separator(path)
@@ -91,8 +94,9 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     doubled = {name for name, columns in spelt.items() if len(columns) > 1}
     wanted = [names[name] for name in PERSON if name in names] + [each for name in doubled for each in spelt[name]]
     known = files.load(path, columns=wanted or list(names.values())[:1], separator=separator, rows=config.rows)
+    asked_P = _asked(known, names, config)
     for name in doubled:
-        spelt[name] = _used(known, spelt[name], names, config) or spelt[name][:1]
+        spelt[name] = _used(known, spelt[name], asked_P) or spelt[name][:1]
 
     book = laid_over(profile(names, spelt), config.codebook)
     if not {book.columns[item.id].name for item in book.items} & set(names.values()):
@@ -101,7 +105,17 @@ def read(config: SurveyConfig, seed: int) -> Survey:
             where=str(path),
             mend="download the round with the module on human values, under the variables' own names",
         )
-    book = _with_country(book, known, names)
+    if COUNTRY in names:
+        codes = set(known.texts(names[COUNTRY])) - {""}
+        countries = {code: COUNTRIES.get(code, code) for code in codes}
+        book = profiles.with_country(book, countries, column=names[COUNTRY], missing=())
+    if book.person is None and NUMBER not in names:
+        raise AnswerError(
+            f"no column '{NUMBER}': persons cannot be told apart",
+            where=str(path),
+            mend=f"download the file with {', '.join(PERSON)}; or name the column that numbers the persons with "
+            "'person: COLUMN' in survey.codebook",
+        )
     weight = (config.weight or book.weight or "").lower()
     book = replace(
         book,
@@ -109,12 +123,17 @@ def read(config: SurveyConfig, seed: int) -> Survey:
         wave=book.wave or names.get("essround"),
         weight_scale="population" if weight == "anweight" else book.weight_scale,
     )
-    twins = {name: columns[1] for name, columns in spelt.items() if len(columns) > 1}
+    twins = {name: columns[1] for name, columns in spelt.items() if len(columns) > 1 and name not in book.own}
+    for name in twins:
+        _check_once(known, spelt[name], asked_P)
     survey = _joined(generic.read_survey(path, _with_twins(book, twins), config, prune=True), twins)
-    if book.person is None and all(name in names for name in PERSON):
-        survey = _named(survey, known, [names[name] for name in PERSON])
+    if book.person is None:
+        survey = _named(survey, known, [names[name] for name in PERSON if name in names])
     own = [item.id for item in survey.codebook.items if item.text == QUESTION.format(PORTRAITS.get(item.id, ""))]
-    return replace(survey, notes=(*([PARAPHRASED + ", ".join(own) + "."] if own else []), *survey.notes))
+    notes = [PARAPHRASED + ", ".join(own) + "."] if own else []
+    if book.country is None:
+        notes.append(profiles.no_country([COUNTRY]))
+    return replace(survey, notes=(*notes, *survey.notes))
 
 
 def profile(names: Mapping[str, str], spelt: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -177,24 +196,29 @@ def profile(names: Mapping[str, str], spelt: Mapping[str, Sequence[str]]) -> dic
     }
 
 
-def _used(known: files.Table, columns: Sequence[str], names: Mapping[str, str], config: SurveyConfig) -> list[str]:
+def _asked(known: files.Table, names: Mapping[str, str], config: SurveyConfig) -> pl.Series:
+    """Booleans [P]: whose round is read."""
+    if config.waves is None or "essround" not in names:
+        return pl.repeat(True, len(known.row_P), eager=True)
+    return known.texts(names["essround"]).is_in(list(config.waves))
+
+
+def _used(known: files.Table, columns: Sequence[str], asked_P: pl.Series) -> list[str]:
     """Those of an item's two columns in which somebody answered in the rounds that are read."""
-    asked = pl.repeat(True, len(known.row_P), eager=True)
-    if config.waves is not None and "essround" in names:
-        asked = known.texts(names["essround"]).is_in(list(config.waves))
-    answers = [str(code) for code in range(1, len(LIKENESS) + 1)]
-    return [column for column in columns if (known.texts(column).is_in(answers) & asked).any()]
+    return [column for column in columns if (known.texts(column).is_in(ANSWERS) & asked_P).any()]
 
 
-def _with_country(book: Codebook, known: files.Table, names: Mapping[str, str]) -> Codebook:
-    """With the trait ``country`` and the countries of the data, unless the user has a trait of that name."""
-    if "cntry" not in names or "country" in book.columns:
-        return book
-    codes = set(known.texts(names["cntry"])) - {""}
-    trait, column = profiles.country(
-        {code: COUNTRIES.get(code, code) for code in codes}, column=names["cntry"], missing=()
-    )
-    return replace(book, traits=(*book.traits, trait), columns={**book.columns, "country": column}, country="country")
+def _check_once(known: files.Table, columns: Sequence[str], asked_P: pl.Series) -> None:
+    """Nobody gave one item two answers. Raises AnswerError with the line."""
+    first, second = (known.texts(column) for column in columns)
+    both = (first.is_in(ANSWERS) & second.is_in(ANSWERS) & (first != second) & asked_P).arg_true()
+    if len(both):
+        row = both[0]
+        raise AnswerError(
+            f"the answer is {second[row]} here and {first[row]} in '{columns[0]}', the same item's other column",
+            where=known.where(columns[1], row),
+            mend="leave one of the two empty",
+        )
 
 
 def _with_twins(book: Codebook, twins: Mapping[str, str]) -> Codebook:
@@ -205,15 +229,21 @@ def _with_twins(book: Codebook, twins: Mapping[str, str]) -> Codebook:
 
 
 def _joined(survey: Survey, twins: Mapping[str, str]) -> Survey:
-    """The two columns of an item as one: an interview has the item in one of them."""
-    people = survey.people.with_columns(pl.coalesce(name, name + "a") for name in twins)
+    """The two columns of an item as one: the answer, where one of them has it, else why there is none."""
+    people = survey.people.with_columns(
+        pl.when(pl.col(name) < 0, pl.col(name + "a") >= 0)
+        .then(pl.col(name + "a"))
+        .otherwise(pl.coalesce(name, name + "a"))
+        .alias(name)
+        for name in twins
+    )
     second = {name + "a" for name in twins}
     kept = [item for item in survey.codebook.items if item.id not in second]
     return replace(survey, people=people.drop(second), codebook=survey.codebook.among(kept, survey.codebook.traits))
 
 
 def _named(survey: Survey, known: files.Table, columns: Sequence[str]) -> Survey:
-    """With persons called ``COUNTRY-ROUND-NUMBER``; so far their names are their rows' numbers."""
+    """With persons called ``COUNTRY-ROUND-NUMBER`` (what the file has of it); so far they are their rows' numbers."""
     parts = pl.DataFrame([known.texts(column) for column in columns])
     for column in columns:
         empty = (parts[column] == "").arg_true()
@@ -228,7 +258,8 @@ def _named(survey: Survey, known: files.Table, columns: Sequence[str]) -> Survey
         raise AnswerError(
             f"person {'-'.join(parts.row(twice[0]))} stands a second time",
             where=known.where(columns[-1], twice[0]),
-            mend="keep one of the two rows",
+            mend="keep one of the two rows"
+            + (f"; or give the file {', '.join(PERSON)}: a number begins again in each" if len(columns) < 3 else ""),
         )
     who = parts.select(pl.concat_str(pl.all(), separator="-")).to_series()
     rows = pl.Series(known.row_P + 1).cast(pl.String)

@@ -16,7 +16,7 @@ from valuealign.surveys.codebook import Codebook, Trait
 from valuealign.surveys.codebook_yaml import read_codebook
 from valuealign.surveys.coding import Rows, Wave, asked_in, check_unique, frame
 from valuealign.surveys.files import Layout
-from valuealign.surveys.table import Survey
+from valuealign.surveys.table import Survey, mean_one
 
 
 def read(config: SurveyConfig, seed: int) -> Survey:
@@ -41,19 +41,30 @@ def read_survey(path: Path, book: Codebook, config: SurveyConfig, *, prune: bool
     An empty value is a missing answer, besides the codebook's missing codes. What the codebook
     names and the file lacks (a column, anybody who answered an item, anybody in a level) raises;
     with ``prune``, meant for the profiles of well-known surveys, it is left out and the survey's
-    notes say so. With ``rows`` levels and items may be empty.
+    notes say so, but for the columns that the user named (``book.own``). With ``rows`` levels and
+    items may be empty.
 
     Of a panel in a wide file a person has a row for each wave with an answer (or an outcome), and
     ids are unique in the file; in a long file a (person, wave) stands once. Without waves a person
     may have several rows. Raises AnswerError (file, column, line, the mend), and ConfigError for an
     unknown wave.
     """
+    survey = unpruned(path, book, config, lenient=prune)
+    if prune:
+        return pruned(survey)
+    if config.rows is None:
+        _check_filled(survey.people, path, survey.codebook)
+    return survey
+
+
+def unpruned(path: Path, book: Codebook, config: SurveyConfig, *, lenient: bool) -> Survey:
+    """As ``read_survey``, with the items and levels that nobody has; ``lenient`` about a profile's columns."""
     if config.weight is not None:
         book = replace(book, weight=config.weight)
     found = files.layout(path, separator=book.separator)
     notes: list[str] = []
     waves = _waves(book, config)
-    book = _placed(book, found, waves, prune, notes)
+    book = _placed(book, found, waves, lenient, notes)
     columns = {wave.fill(name) for wave in waves for name in _names(book)}
     table = files.load(path, columns=columns, separator=book.separator, rows=config.rows)
     if book.wave is not None:
@@ -64,13 +75,10 @@ def read_survey(path: Path, book: Codebook, config: SurveyConfig, *, prune: bool
     people = frames[0] if len(frames) == 1 else pl.concat(frames)
     if not people.height:
         raise AnswerError("nobody answered in these waves", where=str(path), mend="look at 'waves' in the codebook")
-    people = people.with_columns(pl.col("weight") / pl.col("weight").mean())
+    people = people.with_columns(mean_one(people["weight"]))
     if config.rows is not None:
         notes.append(f"Only the first {config.rows} rows of the file were read.")
-    if not prune and config.rows is None:
-        _check_filled(people, path, book)
-    survey = Survey(codebook=book, people=people, notes=tuple(notes))
-    return pruned(survey) if prune else survey
+    return Survey(codebook=book, people=people, notes=tuple(notes))
 
 
 def _waves(book: Codebook, config: SurveyConfig) -> list[Wave]:
@@ -104,12 +112,16 @@ def _ids(book: Codebook) -> list[str]:
     return [*(item.id for item in book.items), *(trait.id for trait in book.traits)]
 
 
-def _placed(book: Codebook, found: Layout, waves: list[Wave], prune: bool, notes: list[str]) -> Codebook:
-    """The codebook with what the file has columns for; the rest raises or, with ``prune``, goes into ``notes``.
+def _placed(book: Codebook, found: Layout, waves: list[Wave], lenient: bool, notes: list[str]) -> Codebook:
+    """The codebook with what the file has columns for; the rest raises or, where it may be absent, goes into ``notes``.
 
     An item or a trait needs its column in one of the waves, person and weight in all of them.
+    ``lenient`` says that a profile's columns may be absent, but not those of ``book.own``.
     """
     names = set(found.names)
+
+    def may_lack(key: str) -> bool:
+        return lenient and key not in book.own
 
     def somewhere(name: str) -> bool:
         return any(wave.fill(name) in names for wave in waves)
@@ -122,7 +134,7 @@ def _placed(book: Codebook, found: Layout, waves: list[Wave], prune: bool, notes
             if wave.fill(str(name)) not in names:
                 raise _no_column(found, book, wave.fill(str(name)), f"the {role} column")
     if book.duration is not None and not somewhere(book.duration):
-        if not prune:
+        if not may_lack("duration"):
             raise missing(book.duration, "the column of durations")
         notes.append(f"The file has no column {book.duration}: nobody's time is known.")
         book = replace(book, duration=None)
@@ -130,7 +142,7 @@ def _placed(book: Codebook, found: Layout, waves: list[Wave], prune: bool, notes
     for key in _ids(book):
         column = book.columns[key]
         absent = [name for name in column.levels.values() or (column.name,) if not somewhere(name)]
-        if absent and not prune:
+        if absent and not may_lack(key):
             raise missing(absent[0], f"of '{key}'")
         if column.levels:
             levels = {level: name for level, name in column.levels.items() if name not in absent}
@@ -186,6 +198,8 @@ def pruned(survey: Survey) -> Survey:
         if present:
             traits.append(trait.among(present))
     lost = [trait.id for trait in book.traits if trait.id not in {kept.id for kept in traits}]
+    if book.country in lost:
+        notes.append(f"Nobody's {book.country} is known: all people count as one public.")
     return replace(survey, people=people.drop(idle + lost), codebook=book.among(items, traits), notes=tuple(notes))
 
 

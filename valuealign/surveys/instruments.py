@@ -9,9 +9,8 @@ which are copyrighted, stay with the user.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from valuealign.config import SurveyConfig
 from valuealign.errors import AnswerError, SurveyError, nearest
 from valuealign.surveys import _yaml, files
 from valuealign.surveys._yaml import Node
-from valuealign.surveys.codebook import WAVE, Codebook
+from valuealign.surveys.codebook import Codebook
 from valuealign.surveys.codebook_yaml import codebook_of
 
 TEXT = "tag:yaml.org,2002:str"
@@ -39,14 +38,30 @@ def data_file(config: SurveyConfig) -> Path:
 def laid_over(base: Mapping[str, Any], path: Path | None) -> Codebook:
     """The codebook of ``base`` with the YAML of ``path`` laid over it.
 
-    An item's ``text`` replaces the base's ``label``; ``ITEM: words`` is short for its text. Raises
-    CodebookError naming the line of ``path`` (line 1 for what the base says).
+    An item's ``text`` replaces the base's ``label``; ``ITEM: words`` is short for its text. The
+    codebook's ``own`` are what the YAML adds and that of which it names the column: those must be in
+    the file. Raises CodebookError naming the line of ``path`` (line 1 for what the base says).
     """
     if path is None:
         return codebook_of(Node(NO_FILE, _plain(base, yaml.Mark(str(NO_FILE), 0, 0, 0, None, 0))))
     over = _yaml.read(path)
     over.pairs()  # refuses what is no mapping
-    return codebook_of(Node(path, _merged(Node(path, _plain(base, over.raw.start_mark)), over, ())))
+    book = codebook_of(Node(path, _merged(Node(path, _plain(base, over.raw.start_mark)), over, ())))
+    return replace(book, own=frozenset(_own(base, over)))
+
+
+def _own(base: Mapping[str, Any], over: Node) -> Iterator[str]:
+    """The items and traits that only the user's YAML knows, or whose columns it names."""
+    given = dict(over.pairs())
+    if "duration" in given:
+        yield "duration"
+    for kind in ("items", "traits"):
+        for name, node in given[kind].pairs() if kind in given else ():
+            said = dict(node.pairs()) if node.is_mapping else {}
+            levels = said["levels"].pairs() if "levels" in said and said["levels"].is_mapping else ()
+            placed = [node, *(level for _, level in levels)]
+            if name not in base.get(kind, ()) or any(n.is_mapping and "column" in dict(n.pairs()) for n in placed):
+                yield name
 
 
 def _plain(value: Any, mark: yaml.Mark) -> yaml.Node:
@@ -95,8 +110,7 @@ def placed(book: Codebook, path: Path, lists: Sequence[Mapping[int, str]], stems
     (``svs01``). An item whose ``column`` the user has named is left alone. A list of which the file
     has no column at all is left out, but not every list.
 
-    Raises AnswerError where a list is incomplete or a column ambiguous, and where a trait's column
-    is not in the file.
+    Raises AnswerError where a list is incomplete or a column ambiguous.
     """
     names = files.layout(path, separator=book.separator).names
     columns, absent = dict(book.columns), set[str]()
@@ -111,7 +125,6 @@ def placed(book: Codebook, path: Path, lists: Sequence[Mapping[int, str]], stems
             columns[wanted[number]] = replace(columns[wanted[number]], name=_only(rivals, wanted[number], path))
     if len(absent) == sum(map(len, lists)):
         raise _incomplete([name for items in lists for name in items.values()], len(absent), path)
-    _check_traits(book, names, path)
     book = replace(book, columns=columns)
     return book.among((item for item in book.items if item.id not in absent), book.traits)
 
@@ -127,7 +140,7 @@ def _candidates(names: Collection[str], wanted: Mapping[int, str], stems: Sequen
     Of several stems those count that find every item, or else the one that finds most: ``pvq40_1``
     to ``pvq40_40`` are one row of columns, and ``pvq40`` beside them is something else.
     """
-    rows = [_numbered(names, wanted, stem) for stem in stems]
+    rows = [numbered(names, wanted, stem) for stem in stems]
     chosen = [row for row in rows if len(row) == len(wanted)] or [max(rows, key=len)]
     return {
         number: {spelt for spelt in names if bare(spelt) == bare(item)}.union(*(row.get(number, ()) for row in chosen))
@@ -135,7 +148,8 @@ def _candidates(names: Collection[str], wanted: Mapping[int, str], stems: Sequen
     }
 
 
-def _numbered(names: Collection[str], wanted: Mapping[int, str], stem: str) -> dict[int, set[str]]:
+def numbered(names: Collection[str], wanted: Container[int], stem: str) -> dict[int, set[str]]:
+    """Number -> the columns called ``stem`` (a pattern) and one of the ``wanted`` numbers."""
     found: dict[int, set[str]] = {}
     for name in names:
         match = re.fullmatch(rf"(?:{stem})[\s_.-]*(?:item|q)?[\s_.-]*0*(\d{{1,3}})", name.strip(), re.IGNORECASE)
@@ -161,18 +175,3 @@ def _incomplete(lacking: Sequence[str], count: int, path: Path) -> AnswerError:
         what = f"of {count} items {len(lacking)} have no column: {', '.join(lacking)}"
     mend = f"name the columns so, or say 'items: {{{lacking[0]}: {{column: ...}}}}' in survey.codebook"
     return AnswerError(what, where=str(path), mend=mend)
-
-
-def _check_traits(book: Codebook, names: Collection[str], path: Path) -> None:
-    """The columns of the user's traits are in the file: the reading would leave a misspelt one out."""
-    for trait in book.traits:
-        column = book.columns[trait.id]
-        for name in column.levels.values() or (column.name,):
-            if WAVE not in name and name not in names:
-                close = get_close_matches(name, names, n=1)
-                mend = f"did you mean '{close[0]}'? " if close else ""
-                raise AnswerError(
-                    f"no column '{name}' (of '{trait.id}')",
-                    where=str(path),
-                    mend=f"{mend}Mend the header or {book.where}",
-                )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from valuealign.surveys.codebook import Column, Trait
+from valuealign.errors import CodebookError
+from valuealign.surveys.codebook import Codebook, Column, Trait
 
 # Names that need an article in "from ...".
 _WITH_THE = re.compile(r"(United|Netherlands|Philippines|Maldives|Gambia|Bahamas)\b|.*\b(Republic|Federation|Islands)$")
@@ -48,6 +50,37 @@ def country(names: Mapping[str, str], *, column: str, missing: Iterable[str]) ->
     """The country of the interview: code -> name, levels sorted by code; a prompt says "from NAME"."""
     phrases = {code: f"from {with_article(names[code])}" for code in sorted(names)}
     return coded("country", "country", phrases, column=column, codes=[(code,) for code in phrases], missing=missing)
+
+
+def with_country(book: Codebook, names: Mapping[str, str], *, column: str, missing: Iterable[str]) -> Codebook:
+    """The codebook with a trait that says where a person was asked, for a survey of many countries.
+
+    Its own ``country`` stays; else a trait that reads the file's ``column`` code by code is it; else
+    there is a new one, of the countries ``names`` (code -> name). Raises CodebookError where another
+    trait or item has its name.
+    """
+    if book.country is not None:
+        return book
+    for trait in book.traits:
+        codes = book.columns[trait.id].codes
+        if book.columns[trait.id].name == column and len(set(codes.values())) == len(codes) > 0:
+            return replace(book, country=trait.id)
+    if "country" in book.columns:
+        raise CodebookError(
+            "it does not say where people were asked, and has a 'country' that is not the file's column of that",
+            where=book.where,
+            mend=f"add 'country: country' at the top if it is, or rename it: '{column}' is then read besides",
+        )
+    trait, read = country(names, column=column, missing=missing)
+    return replace(book, traits=(*book.traits, trait), columns={**book.columns, trait.id: read}, country=trait.id)
+
+
+def no_country(columns: Iterable[str]) -> str:
+    """The note on a file of a survey of many countries that does not say where anybody was asked."""
+    return (
+        f"The file has no column {' or '.join(columns)}: in which country people were asked is not known, and all "
+        "count as one public."
+    )
 
 
 def with_article(name: str) -> str:

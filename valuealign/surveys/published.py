@@ -11,9 +11,10 @@ Shape letters: ``C`` countries, ``K`` answers of a question, non-answers include
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import polars as pl
 
 from valuealign.config import SurveyConfig
 from valuealign.errors import AnswerError
-from valuealign.surveys._rows import Rows, first_people, number, read_rows, refuse_keys
+from valuealign.surveys._rows import Rows, first_note, first_people, in_order, number, read_rows, refuse_keys
 from valuealign.surveys.codebook import Codebook, Trait
 from valuealign.surveys.instruments import data_file
 from valuealign.surveys.table import Survey
@@ -31,7 +32,7 @@ from valuealign.types import Item, Option
 
 TIDY = ("question", "option", "country", "share")
 WIDE = ("question", "selections", "options")
-EXTRA = ("n", "source", "ordinal")
+EXTRA = ("n", "source", "ordinal", "order")
 OUTCOMES = (DONT_KNOW, NO_ANSWER, EITHER)
 # Shares of one distribution may miss 1 by half a point for each answer, and always by two points.
 ROUNDING, SLACK = 0.005, 0.02
@@ -60,11 +61,12 @@ class _Question:
 def read(config: SurveyConfig, seed: int) -> Survey:
     """The survey that ``config.file`` (CSV, JSON lines, Parquet) publishes; deterministic from ``seed``.
 
-    Two layouts: a row for each question, option and country (columns ``question``, ``option``,
-    ``country``, ``share``), or a row for each question as in GlobalOpinionQA (Durmus et al. 2023,
-    arXiv 2306.16388): ``question``, ``selections`` (country -> shares), ``options``. Optional in
-    both: ``n``, ``source``, ``ordinal``. Shares are fractions or percents, one of the two in the
-    whole file. Country is the only trait. ``config.rows`` keeps the first reconstructed people.
+    Two layouts: a row for each question, option and country (columns ``question``, ``option``, ``country``,
+    ``share``), or a row for each question as in GlobalOpinionQA (Durmus et al. 2023, arXiv 2306.16388):
+    ``question``, ``selections`` (country -> shares), ``options``. Optional in both: ``n``, ``source``,
+    ``ordinal``; in the first also ``order``, a number for each option. Shares are fractions or percents,
+    one of the two in the whole file. Country is the only trait. ``config.rows`` keeps the first
+    reconstructed people.
 
     Raises SurveyError where no file is named, ConfigError for a key that means nothing here, and
     AnswerError (file, column, line, the mend) for the data.
@@ -99,6 +101,8 @@ def read(config: SurveyConfig, seed: int) -> Survey:
         rescaled,
         f"{len(found) - len(questions)} questions without any shares were left out" if found != questions else "",
         _unused(rows),
+        first_note(people, config),
+        _order_note(questions, items, rows),
     ]
     return Survey(book, first_people(people, items, config), notes=tuple(filter(None, notes)))
 
@@ -121,6 +125,7 @@ def _tidy(rows: Rows) -> list[_Question]:
     rows.need(TIDY, f"a table has {', '.join(TIDY)}; or {', '.join(WIDE)}")
     questions: dict[str, _Question] = {}
     found: dict[tuple[str, str], dict[str, float]] = {}
+    places: dict[str, dict[str, float | None]] = {}
     for row in range(rows.height):
         text, answer, country = (rows.text(name, row) for name in TIDY[:3])
         question = questions.setdefault(text, _Question(text, row, [], _flag(rows, row)))
@@ -136,11 +141,55 @@ def _tidy(rows: Rows) -> list[_Question]:
             where = rows.where(row, "option")
             raise AnswerError(f"'{answer}' stands a second time for '{country}'", where=where, mend="keep one of them")
         shares[answer] = _share(rows, row, "share", rows.columns["share"][row])
+        _place(rows, row, places.setdefault(text, {}), answer)
+    lists: dict[str, dict[tuple[str, ...], None]] = {}
     for (text, _), shares in found.items():
-        questions[text].answers = list(dict.fromkeys([*questions[text].answers, *shares]))
+        lists.setdefault(text, {})[tuple(shares)] = None
+    for text, question in questions.items():
+        question.answers = _ordered(question, lists[text], places[text], rows)
     for (text, country), shares in found.items():
         questions[text].cells[country].shares.extend(shares.get(answer, 0.0) for answer in questions[text].answers)
     return list(questions.values())
+
+
+def _place(rows: Rows, row: int, places: dict[str, float | None], answer: str) -> None:
+    """Note an option's ``order``, which is one for all countries, and that its words are no other's but for case."""
+    words = plain_words(answer)
+    alike = next((other for other in places if answer not in places and plain_words(other) == words), None)
+    if alike is not None and non_answer(answer) is None:
+        raise AnswerError(
+            f"'{answer}' and '{alike}' read alike and would be two options",
+            where=rows.where(row, "option"),
+            mend="write an option in the same words throughout: where it has no row, its share is 0",
+        )
+    value = rows.value("order", row)
+    place = number(value)
+    if place is None and value is not None and value != "":
+        what = f"the order '{value}' is no number"
+        raise AnswerError(what, where=rows.where(row, "order"), mend="number the options 1, 2, 3, ...")
+    if places.setdefault(answer, place) != place or (place is not None and list(places.values()).count(place) > 1):
+        mend = "give every option of a question a number of its own, the same for all countries"
+        raise AnswerError(f"the order of '{answer}' is not clear", where=rows.where(row, "order"), mend=mend)
+
+
+def _ordered(
+    question: _Question, lists: Iterable[Sequence[str]], places: Mapping[str, float | None], rows: Rows
+) -> list[str]:
+    """The answers of the countries' rows as one list, non-answers last."""
+    known = {answer: place for answer, place in places.items() if place is not None}
+    without = [answer for answer in places if known and answer not in known and non_answer(answer) is None]
+    if without:
+        where, mend = rows.where(question.row, "order"), "number every option of the question, or none"
+        raise AnswerError(f"'{without[0]}' has no order", where=where, mend=mend)
+    apart = [sorted(answers, key=lambda answer: non_answer(answer) is not None) for answers in lists]
+    answers, clash = in_order(apart, known)
+    if question.ordinal and clash and non_answer(clash) is None:
+        raise AnswerError(
+            f"the countries list the options in different orders ('{clash}')",
+            where=rows.where(question.row, "option"),
+            mend="list them in one order for every country, or add a column 'order' that numbers them",
+        )
+    return answers
 
 
 def _wide(rows: Rows) -> list[_Question]:
@@ -149,6 +198,10 @@ def _wide(rows: Rows) -> list[_Question]:
     questions = []
     for row in range(rows.height):
         answers = _literal(rows, row, "options", list, "a list of answers, as in ['Yes', 'No']")
+        odd = [answer for answer in answers if not isinstance(answer, str | int | float) or not str(answer).strip()]
+        if odd:
+            where, mend = rows.where(row, "options"), "write every answer in words; take out what is none"
+            raise AnswerError(f"'{json.dumps(odd[0], default=str)}' is no answer", where=where, mend=mend)
         question = _Question(
             rows.text("question", row), row, [str(answer).strip() for answer in answers], _flag(rows, row)
         )
@@ -354,6 +407,17 @@ def _notes(
         else "",
         f"samples of a part of their country, or older ones, by their names: {', '.join(some)}" if some else "",
     ]
+
+
+def _order_note(questions: Sequence[_Question], items: Sequence[Item], rows: Rows) -> str:
+    """Where the order of an ordered item's options comes from, if nobody has said so."""
+    taken = [item.id for item, question in zip(items, questions, strict=True) if item.ordinal and question.ordinal]
+    if not taken or "selections" in rows.columns or "order" in rows.columns:
+        return ""
+    return (
+        f"the options of the ordered items {', '.join(taken)} stand as their rows do in the table: check that this is "
+        "their order, or add a column 'order' that numbers them"
+    )
 
 
 def _wording_notes(kinds: Mapping[str, str | None]) -> list[str]:

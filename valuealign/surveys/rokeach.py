@@ -21,12 +21,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from valuealign.config import SurveyConfig
+from valuealign.errors import AnswerError
 from valuealign.surveys import generic
 from valuealign.surveys.codebook import Codebook
 from valuealign.surveys.instruments import bare, data_file, laid_over, placed
@@ -66,13 +68,14 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     of the two lists only.
 
     Raises SurveyError without a file, CodebookError for the YAML, AnswerError (file, column, line)
-    for a rank outside 1..18 and where values have no column.
+    for a rank outside 1..18, where values have no column, and where nobody ranked any value before another.
     """
     path = data_file(config)
     lists = [dict(enumerate(LISTS[name], start=1)) for name in STEMS]
     book = placed(laid_over(base(), config.codebook), path, lists, tuple(STEMS.values()))
-    survey = generic.read_survey(path, book, config, prune=True)
-    return _paired(replace(survey, notes=(*_notes(book), *survey.notes)))
+    # A value that nobody ranked loses to those that were: only then is it known what nobody answered.
+    survey = _paired(generic.unpruned(path, book, config, lenient=True), path)
+    return generic.pruned(replace(survey, notes=(*_notes(book), *survey.notes)))
 
 
 def pair_id(first: str, second: str) -> str:
@@ -100,31 +103,38 @@ def preferences(rank_PV: np.ndarray) -> np.ndarray:
     return answer_PQ.astype(np.int16)
 
 
-def _paired(survey: Survey) -> Survey:
+def _paired(survey: Survey, path: Path) -> Survey:
     """The survey with the items of the ranks replaced by those of the pairs."""
     people, book = survey.people, survey.codebook
     texts = {item.id: item.text for item in book.items}
-    items, columns = list[Item](), list[pl.Series]()
+    items, columns, open_pairs = list[Item](), list[pl.Series](), 0
     for values in LISTS.values():
         if not any(value in texts for value in values):
             continue
         answer_PQ = preferences(_ranks(people, values))
         for q, (first, second) in enumerate(combinations(values, 2)):
+            if (answer_PQ[:, q] == -1).all():
+                open_pairs += 1
+                continue
             answer = pl.Series(pair_id(first, second), answer_PQ[:, q])
             columns.append(answer.set(answer == -1, None))
             items.append(_item(first, second, texts))
+    if not items:
+        raise AnswerError(
+            "nobody ranked one value before another", where=str(path), mend="give the ranks 1, 2, 3, ..., each once"
+        )
     ranked = {value for values in LISTS.values() for value in values}
     others = [item for item in book.items if item.id not in ranked]
     book = book.among(others, book.traits)
     book = replace(book, items=(*items, *others), columns={k: c for k, c in book.columns.items() if k not in ranked})
     people = people.drop([name for name in people.columns if name in ranked]).with_columns(columns)
-    return replace(survey, codebook=book, people=people)
+    notes = (f"Pairs of values that nobody put in an order, left out: {open_pairs}.",) if open_pairs else ()
+    return replace(survey, codebook=book, people=people, notes=(*survey.notes, *notes))
 
 
 def _ranks(people: pl.DataFrame, values: Sequence[str]) -> np.ndarray:
-    """[P, V]: the ranks; NaN where none was given, and for a value that the reading left out as empty."""
-    empty = np.full(people.height, np.nan)
-    ranks = [people[value].cast(pl.Float64).to_numpy() + 1 if value in people.columns else empty for value in values]
+    """[P, V]: the ranks; NaN where none was given."""
+    ranks = [people[value].cast(pl.Float64).to_numpy() + 1 for value in values]
     # A negative index is an outcome (no answer): no rank.
     return np.stack([np.where(rank >= 1, rank, np.nan) for rank in ranks], axis=1)
 
@@ -142,6 +152,7 @@ def _item(first: str, second: str, texts: dict[str, str]) -> Item:
         text=f"Which matters more to you: {named[0]} or {named[1]}?",
         options=(Option(1, named[0]), Option(2, named[1])),
         ordinal=False,
+        values=(first, second),
     )
 
 

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from valuealign.config import SurveyConfig
-from valuealign.surveys import generic
-from valuealign.surveys.instruments import data_file, laid_over, placed
+from valuealign.errors import AnswerError
+from valuealign.surveys import files, generic
+from valuealign.surveys.codebook import Codebook
+from valuealign.surveys.instruments import data_file, laid_over, numbered, placed
 from valuealign.surveys.table import Survey
 from valuealign.values import THEORIES
 
@@ -99,12 +102,36 @@ def reader(questionnaire: Questionnaire) -> Callable[[SurveyConfig, int], Survey
     def read(config: SurveyConfig, seed: int) -> Survey:
         path = data_file(config)
         book = laid_over(base(questionnaire), config.codebook)
+        _check_length(questionnaire, book, path)
         book = placed(book, path, (questionnaire.items,), (questionnaire.stems,))
         # The mean rating runs over the whole questionnaire, keyed or not, and over nothing else.
         book = replace(book, centred_on=tuple(questionnaire.items.values()))
         return generic.read_survey(path, book, config, prune=True)
 
     return read
+
+
+def _check_length(questionnaire: Questionnaire, book: Codebook, path: Path) -> None:
+    """The two PVQ number their items alike and key them otherwise: how many there are tells them apart.
+
+    Raises AnswerError where the file's numbers are those of the other one.
+    """
+    others = {"PVQ-40": ("pvqrr", PVQRR), "PVQ-RR": ("pvq40", PVQ40)}
+    if questionnaire.instrument not in others:
+        return
+    reader_of, other = others[questionnaire.instrument]
+    named = {book.columns[key].name for key in book.own if key in book.columns}
+    columns = [name for name in files.layout(path, separator=book.separator).names if name not in named]
+    mine, theirs = set(questionnaire.items), set(other.items)
+    for stem in questionnaire.stems:
+        found = numbered(columns, mine | theirs, stem)
+        if set(found) - mine or (set(found) == theirs and theirs < mine):
+            last = min(found[max(found)])
+            raise AnswerError(
+                f"the items run to '{last}': the file holds the {other.instrument}, not the {questionnaire.instrument}",
+                where=str(path),
+                mend=f"set survey.reader={reader_of}; or, if those columns are something else, rename them",
+            )
 
 
 svs = reader(SVS)

@@ -17,7 +17,7 @@ import polars as pl
 
 from valuealign.config import ScreensConfig
 from valuealign.errors import SurveyError
-from valuealign.surveys.table import Survey
+from valuealign.surveys.table import Survey, mean_one
 from valuealign.types import Item
 
 SCREENS = ("longest_string", "variance", "speeders", "duplicates")
@@ -203,11 +203,10 @@ def _answers(survey: Survey) -> np.ndarray:
 
 def _kept(survey: Survey, kept_P: np.ndarray) -> pl.DataFrame:
     people = survey.people.filter(kept_P)
-    total = float(people["weight"].sum())
-    if not total > 0:
+    if not (people["weight"] > 0).any():
         raise SurveyError(
             "the screens that drop leave nobody with a positive weight",
             where="screens",
             mend="say 'flag' in place of 'drop', and see who is flagged",
         )
-    return people.with_columns(pl.col("weight") * (people.height / total))
+    return people.with_columns(mean_one(people["weight"]))

@@ -36,6 +36,13 @@ class Survey:
     notes: tuple[str, ...] = ()
 
 
+def mean_one(weight: pl.Series) -> pl.Series:
+    """Weights divided by their mean; by their largest first, as a sum of huge ones is no number."""
+    weight_P = weight.to_numpy()
+    scaled_P = weight_P / weight_P.max()  # Polars multiplies by the inverse, which may be infinite
+    return pl.Series(weight.name, scaled_P / scaled_P.mean())
+
+
 def in_level(people: pl.DataFrame, trait: str, level: str) -> np.ndarray:
     """Booleans [P]: who is in a level of a trait; nobody whose trait is unknown."""
     column = people[trait]

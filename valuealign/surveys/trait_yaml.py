@@ -48,7 +48,7 @@ def read_trait(name: str, node: Node, missing: frozenset[str]) -> tuple[Trait, C
             raise found[key].fail(f"'{key}' goes with 'several: true'", "add that, or list codes below 'levels:'")
     column = found["column"].text() if "column" in found else name
     if "bands" in found:
-        bands = tuple(_band(level, entry, given) for level, entry, given in levels)
+        bands = _bands(levels)
         return trait, Column(column, {}, missing, bands)
     return trait, Column(column, _level_codes(levels), missing)
 
@@ -103,6 +103,21 @@ def _slot(node: Node) -> str:
     if node.text() not in SLOTS:
         raise node.fail(f"'{node.text()}' is no place in a phrase", nearest(node.text(), SLOTS))
     return node.text()
+
+
+def _bands(levels: list[tuple[str, Node, Mapping[str, Node]]]) -> tuple[tuple[str, float, float], ...]:
+    """The bands of a trait; no number lies in two of them."""
+    bands: list[tuple[str, float, float]] = []
+    for level, entry, given in levels:
+        _, low, high = _band(level, entry, given)
+        if low > high:
+            raise entry.fail(f"the band '{level}' ends before it begins", "write its lower bound first")
+        for other, other_low, other_high in bands:
+            if max(low, other_low) <= min(high, other_high):
+                mend = "both bounds belong to a band: begin the next one a whole number later"
+                raise entry.fail(f"the bands '{other}' and '{level}' overlap at {max(low, other_low):g}", mend)
+        bands.append((level, low, high))
+    return tuple(bands)
 
 
 def _band(level: str, entry: Node, given: Mapping[str, Node]) -> tuple[str, float, float]:

@@ -19,7 +19,7 @@ import polars as pl
 from valuealign.config import SurveyConfig
 from valuealign.errors import AnswerError, SurveyError, nearest
 from valuealign.surveys import files
-from valuealign.surveys._rows import Rows, first_people, number, read_rows, refuse_keys
+from valuealign.surveys._rows import Rows, first_note, first_people, number, read_rows, refuse_keys
 from valuealign.surveys.codebook import Codebook, Column, plain_code
 from valuealign.surveys.table import Survey
 from valuealign.surveys.wordings import plain_words
@@ -108,7 +108,8 @@ def read(config: SurveyConfig, seed: int) -> Survey:
         },
         outcomes=("pass",),
     )
-    return Survey(book, first_people(people, items, config), notes=tuple(notes))
+    cut = first_note(people, config)
+    return Survey(book, first_people(people, items, config), notes=(*notes, *([cut] if cut else [])))
 
 
 def _statements(rows: Rows) -> dict[str, _Statement]:

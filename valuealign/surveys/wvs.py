@@ -5,7 +5,7 @@ The data may not be passed on and the codebook is not ours: the user brings both
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,15 +47,39 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     """
     path = data_file(config)
     if config.codebook is not None and config.codebook.suffix.lower() in (".yaml", ".yml"):
-        return generic.read_survey(path, read_codebook(config.codebook), config, prune=True)
+        return _read_own(path, read_codebook(config.codebook), config)
     separator = files.separator(path)
     layout = files.layout(path, separator=separator)
     questions = _questions(config.codebook, layout)
+    column = country_column(layout.names)
     countries, unnamed = _countries(config, layout, questions, separator)
     book, unordered = codebook(questions, layout.names, countries)
     survey = generic.read_survey(path, replace(book, separator=separator), config, prune=True)
     _check_persons(survey, path, separator, config.rows)
-    return replace(survey, notes=(*unnamed, *unordered, *survey.notes))
+    unknown = () if column else (profiles.no_country(COUNTRY),)
+    return replace(survey, notes=(*unknown, *unnamed, *unordered, *survey.notes))
+
+
+def _read_own(path: Path, book: Codebook, config: SurveyConfig) -> Survey:
+    """By the user's codebook, which must fit the file; where it names no country, by the survey's own column of it."""
+    layout = files.layout(path, separator=book.separator)
+    column, notes = country_column(layout.names), list[str]()
+    if book.country is None and column is None:
+        notes.append(profiles.no_country(COUNTRY))
+    elif book.country is None:
+        labels = {name.upper(): of for name, of in layout.values.items()}
+        questions = Questions(str(path), {}, *(labels.get(name, {}) for name in COUNTRY))
+        names, unnamed = _countries(config, layout, questions, book.separator)
+        book = profiles.with_country(book, names, column=str(column), missing=UNKNOWN)
+        notes = [f"The codebook names no country: it was read from {column} (trait '{book.country}').", *unnamed]
+    survey = generic.read_survey(path, book, config)
+    return replace(survey, notes=(*notes, *survey.notes))
+
+
+def country_column(names: Iterable[str]) -> str | None:
+    """The file's column of countries, by letters or else by number; None where it has neither."""
+    at = {name.upper(): name for name in names}
+    return next((at[name] for name in COUNTRY if name in at), None)
 
 
 def _check_persons(survey: Survey, path: Path, separator: str, rows_read: int | None) -> None:
@@ -78,7 +102,7 @@ def codebook(
 ) -> tuple[Codebook, tuple[str, ...]]:
     """The codebook for a file with the columns ``names``, and notes on what was assumed.
 
-    ``countries`` maps the codes of B_COUNTRY_ALPHA to names. Columns are found whatever the case of
+    ``countries`` maps the codes of ``country_column`` to names. Columns are found whatever the case of
     their names; items and traits without a column are kept, for the reading to prune. Raises
     CodebookError for a question with fewer than two options.
     """
@@ -105,7 +129,7 @@ def codebook(
         where=questions.where,
         columns={**{item.id: column for item, column in found}, **{trait.id: column for trait, column in described}},
         outcomes=OUTCOMES,
-        country="country" if COUNTRY[0] in at else None,
+        country="country" if country_column(names) else None,
         tier="aggregates",
         label_only=tuple(name for name, question in questions.values.items() if not question.wording),
     )
@@ -115,6 +139,7 @@ def codebook(
 
 
 def _traits(at: Mapping[str, str], countries: Mapping[str, str]) -> list[tuple[Trait, Column]]:
+    column = country_column(at.values())
     education = ("Q275R", THREE) if "Q275" not in at and "Q275R" in at else ("Q275", ISCED)
     income = ("Q288R", THREE) if "Q288" not in at and "Q288R" in at else ("Q288", STEPS)
 
@@ -132,7 +157,7 @@ def _traits(at: Mapping[str, str], countries: Mapping[str, str]) -> list[tuple[T
 
     return [
         coded("sex", "sex", SEX, "Q260", TWO, slot="noun"),
-        profiles.country(countries, column=at.get(COUNTRY[0], COUNTRY[0]), missing=UNKNOWN),
+        *([profiles.country(countries, column=column, missing=UNKNOWN)] if column else []),
         profiles.age(column=at.get("Q262", "Q262"), missing=UNKNOWN),
         coded("education", "education", EDUCATION, *education),
         coded("settlement", "kind of settlement", SETTLEMENT, "H_URBRURAL", TWO),
@@ -159,17 +184,20 @@ def _questions(path: Path | None, layout: files.Layout) -> Questions:
 def _countries(
     config: SurveyConfig, layout: files.Layout, questions: Questions, separator: str
 ) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """The countries of the file, code -> name: the codebook's lists of letters and of numbers both have gaps."""
+    """The countries of the file, code -> name: the codebook's lists of letters and of numbers both have gaps.
+
+    The code is that of ``country_column``.
+    """
     at = {name.upper(): name for name in layout.names}
     columns = [at[name] for name in COUNTRY if name in at]
-    if COUNTRY[0] not in at:
+    if not columns:
         return {}, ()
     table = files.load(layout.path, columns=columns, separator=separator, rows=config.rows)
     seen = pl.DataFrame([table.texts(name) for name in columns]).unique().sort(columns).rows()
     names: dict[str, str] = {}
     for code, *number in seen:
         if code and code not in UNKNOWN:
-            known = questions.countries.get(code) or questions.numbers.get(number[0] if number else "")
+            known = questions.countries.get(code) or questions.numbers.get((code, *number)[-1])
             names[code] = known or names.get(code, code)
     bare = [code for code, name in names.items() if code == name]
     note = f"Named by their code, as the codebook has no name for them: {', '.join(bare)}."

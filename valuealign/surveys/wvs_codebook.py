@@ -112,7 +112,7 @@ def from_labels(layout: Layout) -> Questions:
     values = {}
     for name in column:
         labelled = layout.values.get(column[name], {})
-        choices = _filled({code: text for code, text in labelled.items() if re.fullmatch(r"-?\d+", code)})
+        choices = _filled({code: text for code, text in labelled.items() if re.fullmatch(r"-?\d{1,6}", code)})
         if _is_item(name) and 2 <= len(_scale(choices)) <= MOST_OPTIONS:
             values[name] = Question(layout.labels.get(column[name]) or name, choices, ordinal=name not in NOMINAL)
     names = [dict(layout.values.get(column.get(name, name), {})) for name in COUNTRY]
@@ -186,6 +186,8 @@ def _load(path: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, RecursionError) as error:
         raise CodebookError(f"not valid JSON: {error}", where=str(path), mend="write it as JSON in UTF-8") from None
+    if isinstance(found, dict) and not all(name.strip() for name in found):
+        raise CodebookError("a record has no name", where=str(path), mend='name it: {"Q1": {...}}')
     if not isinstance(found, dict):
         raise CodebookError("no object", where=str(path), mend='lay it out as {"Q1": {...}, "Q2": {...}}')
     return found

@@ -65,17 +65,23 @@ def score(
     """Score people on the values that ``items`` measure.
 
     ``answers_PI`` holds option indices (negative: missing). An answer counts by its place on the
-    item's scale, from 0 (lowest position) to 1, turned round for a reversed item (key -1). A value
-    is the mean of its answered items. Centring subtracts the person's mean over the items that
-    measure a value (``keyed``), or over all ordinal items given (``all``: the SVS is centred on all
-    its 57 items, of which 46 are keyed), and never divides (the MRAT of Schwartz's instructions).
+    item's scale, from 0 (lowest position) to 1, turned round for a reversed item (key -1). A nominal
+    item of two options and two values is a choice between them (``is_choice``): the value that was
+    chosen gets 1, the other 0. A value is the mean of its answered items: over choices the share of
+    pairs that it wins, (n - rank) / (n - 1) where n values were ranked completely.
+
+    Centring subtracts the person's mean over the items that measure a value (``keyed``), or over all
+    ordinal items given (``all``: the SVS is centred on all its 57 items, of which 46 are keyed), and
+    never divides (the MRAT of Schwartz's instructions). What one value wins another loses, so a
+    choice counts 1/2 in every person's mean, answered or not: centred on choices alone, 0 is a value
+    that wins half of its pairs.
 
     Missing items: a value needs answers to at least ``least_of_value`` of its items, else it is NaN;
     the mean, and with it every centred score, to at least ``least_of_items`` of the items that it
     runs over.
 
     Raises CodebookError for a theory that does not score people, an item keyed to a value that the
-    theory lacks, or a nominal item that is keyed to a value.
+    theory lacks, or a nominal item that is keyed to a value and no choice between two.
     """
     _check(theory, items)
     places = [_answer_place(item, answers_PI[:, i]) for i, item in enumerate(items) if _counts(item, centre_on)]
@@ -116,6 +122,11 @@ def higher_order(theory: Theory, scores: Scores) -> Scores:
     return Scores(tuple(found), raw_PV, scores.mean_P, raw_PV - scores.mean_P[:, None])
 
 
+def is_choice(item: Item) -> bool:
+    """Whether an item asks which of two values comes first: its two options stand for its two values, in order."""
+    return not item.ordinal and len(item.options) == 2 and len(set(item.values)) == 2
+
+
 def _check(theory: Theory, items: Sequence[Item]) -> None:
     if not theory.scores_people:
         raise CodebookError(
@@ -137,9 +148,20 @@ def _scores(
     theory: Theory, items: Sequence[Item], place_PI: np.ndarray, least_of_value: float, least_of_items: float
 ) -> Scores:
     measured = tuple(value for value in theory.values if any(value in item.values for item in items))
-    raw = [_mean(place_PI[:, [value in item.values for item in items]], least_of_value) for value in measured]
-    raw_PV, mean_P = _stack(raw, len(place_PI)), _mean(place_PI, least_of_items)
+    raw = [_mean(_speaking_for(value, items, place_PI), least_of_value) for value in measured]
+    choice_I = np.array([is_choice(item) for item in items], dtype=bool)
+    raw_PV, mean_P = _stack(raw, len(place_PI)), _mean(np.where(choice_I, 0.5, place_PI), least_of_items)
     return Scores(measured, raw_PV, mean_P, raw_PV - mean_P[:, None])
+
+
+def _speaking_for(value: str, items: Sequence[Item], place_PI: np.ndarray) -> np.ndarray:
+    """The places of a value's items; those of a choice are the first value's and turned for the second."""
+    columns = [
+        1 - place_PI[:, i] if is_choice(item) and item.values[1] == value else place_PI[:, i]
+        for i, item in enumerate(items)
+        if value in item.values
+    ]
+    return _stack(columns, len(place_PI))
 
 
 def _stack(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
@@ -167,7 +189,9 @@ def _expected_place(item: Item, shares_GK: np.ndarray) -> np.ndarray:
 
 
 def _places(item: Item) -> np.ndarray:
-    """Places [K] of the options, 0 (lowest position) to 1, turned for a reversed item."""
+    """Places [K] of the options, 0 (lowest position) to 1 (a choice: of its first value); turned where reversed."""
+    if is_choice(item):
+        return np.array([1.0, 0.0] if item.key > 0 else [0.0, 1.0])
     if not item.places:
         raise CodebookError(
             "a nominal item cannot measure a value",
