@@ -388,3 +388,21 @@ def test_lambda_rule_and_log_mass() -> None:
     assert log_mass(far, torch.tensor([0, 0, 1]), 2).tolist() == pytest.approx(
         [-900 + math.log1p(math.exp(-1)), -3.0], rel=1e-6
     )
+
+
+def test_reward_matches_pairs() -> None:
+    total = count = 0.0
+    margin, centre = 0.3, 0.02
+    for c, (s, d, u) in enumerate(zip(cells_of(LOGP), cells_of(DESIRABLE), cells_of(UNDESIRABLE), strict=True)):
+        for i in range(len(s)):
+            for j in range(len(s)):
+                w = WEIGHT[c] * d[i] * u[j] / sum(u)
+                total += w * (-math.log(sigma(s[i] - s[j] - margin)) + centre * (s[i] + s[j]) ** 2)
+                count += w
+    scores = torch.tensor(LOGP, dtype=torch.float64)
+    assert float(mean(OBJECTIVES["reward"].loss(scores, make_wanted(), margin=margin, centre=centre))) == pytest.approx(
+        total / count, abs=1e-12
+    )
+    # Without a centre the level of all scores is free; with one it is not.
+    plain, raised = (float(mean(OBJECTIVES["reward"].loss(scores + up, make_wanted()))) for up in (0, 5))
+    assert plain == pytest.approx(raised, abs=1e-12)

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from valuealign.objectives import distribution, dpo, kto, sft
+from valuealign.objectives import distribution, dpo, kto, reward, sft
 from valuealign.types import LossTerms
 
 __all__ = ["OBJECTIVES", "Objective"]
 
 
 class Objective(NamedTuple):
-    """``loss(logp_N, wanted, **hyperparameters)`` and the mass that its mean is taken over."""
+    """``loss(logp_N, wanted, **hyperparameters)`` (``reward``: of scores) and the mass that its mean is taken over."""
 
     loss: Callable[..., LossTerms]
     mass: Callable[..., Tensor]
@@ -26,4 +26,5 @@ OBJECTIVES: dict[str, Objective] = {
     "distribution": Objective(distribution.distribution, distribution.mass, reference=False),
     "dpo": Objective(dpo.dpo, dpo.mass, reference=True),
     "kto": Objective(kto.kto, kto.mass, reference=True),
+    "reward": Objective(reward.reward, dpo.mass, reference=False),
 }

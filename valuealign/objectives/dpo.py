@@ -10,7 +10,7 @@ from valuealign.objectives.branches import log_ratio, per_cell
 from valuealign.types import LossTerms, Sum, Wanted
 
 
-def _pairs(wanted: Wanted) -> tuple[Tensor, Tensor, Tensor]:
+def pairs(wanted: Wanted) -> tuple[Tensor, Tensor, Tensor]:
     """Branches (i, j) of one cell with i desirable and j undesirable, and weights d_i u_j / sum u."""
     undesirable_C = per_cell(wanted.undesirable_N, wanted.cell_N, len(wanted.closed_C))
     same_NN = wanted.cell_N[:, None] == wanted.cell_N[None, :]
@@ -22,7 +22,7 @@ def _pairs(wanted: Wanted) -> tuple[Tensor, Tensor, Tensor]:
 
 def mass(wanted: Wanted) -> Tensor:
     """The weight of the batch's pairs (a scalar)."""
-    return _pairs(wanted)[2].sum()
+    return pairs(wanted)[2].sum()
 
 
 def dpo(
@@ -42,7 +42,7 @@ def dpo(
         reference_free: the reference is uniform, so that r is log pi up to a constant.
     """
     r_N = log_ratio(logp_N, wanted, reference_free=reference_free)
-    i_P, j_P, weight_P = _pairs(wanted)
+    i_P, j_P, weight_P = pairs(wanted)
     margin_P = r_N[i_P] - r_N[j_P]
     count = weight_P.sum()
     stats = {
