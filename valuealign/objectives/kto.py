@@ -63,7 +63,7 @@ def kto(
         z0_C = torch.where(wanted.closed_C, per_cell((logq_N.exp() * r_N).detach(), wanted.cell_N, cells), z0_C)
     desirable_N, undesirable_N = wanted.desirable_N, wanted.undesirable_N
     if negatives == "policy":
-        assert lambda_d == lambda_u and bool(wanted.closed_C.all()), "checked where the run is configured"
+        assert bool(wanted.closed_C.all()), "checked where the run is configured"
         undesirable_N = logq_N.exp().detach() * target_shares(wanted)[1][wanted.cell_N]
     z0_2N, weight_N = z0_C[wanted.cell_N].expand(2, -1), wanted.weight_C[wanted.cell_N]
     if z0_open is not None:
