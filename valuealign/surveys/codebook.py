@@ -14,6 +14,9 @@ WAVE = "{wave}"
 SLOTS = ("noun", "before", "after")
 # What a licence lets one pass on: everything; target shares but no persons' answers; nothing.
 Tier = Literal["open", "aggregates", "closed"]
+# Licences that let one pass the answers on: CC0, CC BY, CC BY-SA, CC BY-NC, CC BY-NC-SA, public domain, ODC-BY, PDDL.
+# Not CC BY-ND: what is made of the answers may not be passed on.
+OPEN = re.compile(r"cc0|cc-zero|cc-by(-nc)?(-sa)?(-\d[\w.-]*)?$|public-domain|odc-by|pddl")
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,11 @@ class Codebook:
 
 def _article(words: str) -> str:
     return "an" if words[0].lower() in "aeiou" else "a"
+
+
+def tier_of(licence: str) -> Tier:
+    """What a licence lets one pass on where nobody says: everything if it is open, nothing under any other."""
+    return "open" if OPEN.match(re.sub(r"[\s_]+", "-", licence.strip().lower())) else "closed"
 
 
 def plain_code(raw: str) -> str:
