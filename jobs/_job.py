@@ -28,12 +28,20 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """A user's mistake ends the job with its message on stderr and status 2, never a traceback."""
+    """A user's mistake, or a file that cannot be read or written, ends the job with a message and status 2."""
     try:
         yield
     except ValuealignError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
+        text = str(error)
+    except OSError as error:
+        if error.filename is None:  # no file: not a place that the user chose
+            raise
+        mend = "see that VALUEALIGN_HOME and the paths of this run can be read and written"
+        text = f"{error.filename}: {error.strerror}\n  mend: {mend}"
+    else:
+        return
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
 
 
 def keep_lines(docstring: str | None) -> str:

@@ -20,7 +20,8 @@ from _job import run_job, say
 
 from valuealign import config as configuration
 from valuealign.config import RunConfig
-from valuealign.dataset import Dataset, build, facts, folder_of, write
+from valuealign.dataset import Dataset, build, facts, folder_of, read_sheet, write
+from valuealign.errors import SurveyError
 from valuealign.evaluate import Exam, build_exam
 from valuealign.signals import behaviour_parts, survey_cells
 from valuealign.surveys.table import Survey
@@ -77,11 +78,17 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
 def keep(config: RunConfig) -> Path:
     """The data set's folder, written if these settings and files have not been prepared before."""
     folder = folder_of(config, configuration.home())
-    if (folder / "datasheet.json").exists():
-        for name, fact in json.loads((folder / "datasheet.json").read_text(encoding="utf-8"))["facts"].items():
-            say(f"{name}: {fact}")
-        say(f"data set, prepared before: {folder}")
-        return folder
+    if folder.exists():
+        try:
+            sheet = read_sheet(folder)
+        except SurveyError as error:
+            say(f"prepared before, but damaged, so it is made anew: {error.what} ({error.where})")
+        else:
+            for name, fact in sheet["facts"].items():
+                say(f"{name}: {fact}")
+            say(f"data set, prepared before: {folder}")
+            return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)  # a home that cannot be written says so before the work
     if config.kto.feedback is None and config.survey.reader != "embedded":
         say("behaviour prompts: none; stage kto would need kto.feedback")
         config = config.model_copy(update={"stages": ("distribution",)})
