@@ -256,6 +256,42 @@ def test_a_release_that_cannot_be_written_is_a_mistake_in_words(folder: Path, tm
             release(folder, out)
 
 
+def test_facts_say_what_the_targets_do_not_speak_for(tmp_path: Path) -> None:
+    """An item that one country was not asked, a group of one country, groups left out, styles, numbered rows."""
+    rng, rows = np.random.default_rng(0), []
+    for n in range(360):
+        country = ("NZL", "AUS", "FJI")[n % 3]
+        answers = ["" if country == "AUS" else str(rng.integers(1, 5)), *map(str, rng.integers(1, 5, 3))]
+        tongue = "rare" if n < 9 else "maori" if country == "NZL" else "english"
+        rows.append(",".join([country, tongue, str(1 + 9 * (n == 40)), *answers]))
+    (tmp_path / "s.csv").write_text("\n".join(["nation,tongue,w,q0,q1,q2,q3", *rows]) + "\n")
+    texts = ("Cats?", "Dogs bark?", "Rivers?", "DOGS BARK.")
+    items = "".join(f"  q{k}: {{text: '{text}', scale: s}}\n" for k, text in enumerate(texts))
+    (tmp_path / "s.yaml").write_text(
+        "licence: CC0\nweight: w\ncountry: nation\nscales: {s: [1: a, 2: b, 3: c, 4: d]}\n"
+        f"items:\n{items.replace('Rivers?' + chr(39), 'Rivers?' + chr(39) + ', ordinal: false')}desirability: [q2]\n"
+        "traits: {nation: {levels: [NZL, AUS, FJI]}, tongue: {levels: [english, maori, rare]}}\n"
+    )
+    config = ["survey.reader=generic", f"survey.file={tmp_path}/s.csv", f"survey.codebook={tmp_path}/s.yaml"]
+    config += ["groups.min_n_eff=20", "groups.crossings=1", "groups.max_groups=5", "splits.groups=0", "splits.cells=0"]
+    found = facts(build(configuration.load(None, [*config, "weighting.everyone=equal"])))
+    assert found["items that speak for some countries only"] == "1 of 4: q0 without AUS"
+    assert found["groups that speak for some countries only"] == (
+        "2 of 5: tongue=english without NZL; tongue=maori without AUS, FJI"
+    )
+    assert "fewer than 20 people" in found["groups"] and "1 beyond the largest" in found["groups"]
+    assert found["weights"] == "the survey's own, but each country brought to its part of everyone; no margins given"
+    assert (
+        found["answering styles"].startswith("no acquiescence") and "q2: named for social" in found["answering styles"]
+    )
+    assert found["items held out together (families and near-duplicates)"] == "q1 + q3"
+    notes = [fact for name, fact in found.items() if name.startswith("note")]
+    assert any("numbered by their rows" in note for note in notes)
+    assert any("Nothing was trimmed" in note for note in notes)
+    one = facts(build(configuration.load(None, [*config, "survey.only={nation: [NZL]}", "groups.min_n_eff=15"])))
+    assert not any("some countries" in name for name in one)
+
+
 def test_a_closed_licence_releases_nothing(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SurveyError, match="nothing be passed on"):
         release(retiered(folder, tmp_path, "closed"), tmp_path / "out")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from valuealign.dataset.build import Dataset, build, facts, weighted
+from valuealign.dataset.build import Dataset, build, weighted
+from valuealign.dataset.facts import facts
 from valuealign.dataset.folder import folder_of, read_sheet, write
 from valuealign.dataset.release import release
 

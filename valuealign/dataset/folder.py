@@ -26,10 +26,11 @@ import yaml
 
 import valuealign
 from valuealign.config import RunConfig
-from valuealign.dataset.build import Dataset, facts
+from valuealign.dataset.build import Dataset
+from valuealign.dataset.facts import facts
 from valuealign.errors import ConfigError, SurveyError
 from valuealign.population import noise_floor, outcome_shares, shrink, tabulate, target_frame
-from valuealign.population.sensitivity import self_report, targets_with_and_without, with_and_without
+from valuealign.population.sensitivity import self_report, targets_with_and_without
 from valuealign.splits import pairs_frame
 from valuealign.surveys.codebook import Codebook
 
@@ -185,8 +186,8 @@ def _frames(dataset: Dataset) -> Iterator[tuple[str, pl.DataFrame]]:
         yield "outcomes", _outcomes(dataset)
     if flags := dataset.screened.flags:
         # Over everybody who was asked: else a target with the dropped could not be shown.
+        yield "screens", dataset.screens
         who = (dataset.asked, dataset.asked_weights_P, dataset.groups, flags)
-        yield "screens", with_and_without(*who)
         yield "screened_targets", targets_with_and_without(*who)
     bounds = self_report(survey, weights_P, dataset.groups).frame
     if bounds.height:
