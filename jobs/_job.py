@@ -31,17 +31,14 @@ def user_errors() -> Iterator[None]:
     """A user's mistake, or a file that cannot be read or written, ends the job with a message and status 2."""
     try:
         yield
-    except ValuealignError as error:
-        text = str(error)
-    except OSError as error:
-        if error.filename is None:  # no file: not a place that the user chose
-            raise
-        mend = "see that VALUEALIGN_HOME and the paths of this run can be read and written"
-        text = f"{error.filename}: {error.strerror}\n  mend: {mend}"
-    else:
-        return
-    print(f"error: {text}", file=sys.stderr, flush=True)
-    raise SystemExit(2)
+    except (ValuealignError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.filename is None:  # not a place that the user chose
+                raise
+            mend = "look at VALUEALIGN_HOME and at the paths of this run"
+            error = ValuealignError(str(error.strerror), where=str(error.filename), mend=mend)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(2) from None
 
 
 def keep_lines(docstring: str | None) -> str:

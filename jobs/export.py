@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 from _job import run_job, say
-from prepare import keep
+from prepare import draw, keep
 
 from valuealign.config import RunConfig
 from valuealign.dataset import release
@@ -24,6 +24,7 @@ def export(config: RunConfig, out: Path, responses: bool | None, least_n: int) -
     """Prepare the data set where that has not been done, then release it."""
     folder = keep(config)
     tables = release(folder, out, responses=responses, least_n=least_n)
+    draw(out)
     say(f"released {', '.join(tables)}: {out}")
 
 

@@ -78,6 +78,7 @@ def test_prepare_shows_that_weighting_repairs(home: Path, tmp_path: Path) -> Non
     assert after < 0.7 * before
     folder = Path(found.stdout.strip().splitlines()[-1].removeprefix("data set: "))
     assert (folder / "datasheet.json").exists() and folder.parent == home / "data"
+    assert (folder / "margins.svg").read_text().startswith("<svg"), "the love plot"
     again = job(home, "prepare", "survey.people=2000")
     assert "data set, prepared before" in again.stdout and line in again.stdout.splitlines()
     (folder / "datasheet.json").write_text("")
