@@ -23,7 +23,7 @@ RAKE_ROUNDS = 2000
 # Trimming aims this much (relative) below the cap, so that it and fitting in turn end below it, ...
 CAP_MARGIN = 1e-5
 TRIM_ROUNDS = 300
-# ... unless so many rounds leave this part of the excess: then the cap is out of reach.
+# ... unless so many rounds leave this part of the excess: then they come no nearer to the cap.
 STALL_ROUNDS, STALL_PART = 10, 0.8
 
 

@@ -104,7 +104,7 @@ def weigh(
 
     Raises WeightingError for what ``everyone`` refuses, a margin of a trait or level that nobody in
     the sample has, a person whose level is unknown or has no margin, margins that cannot be met
-    (within the trimming), and a design effect out of reach.
+    (within the trimming), and a design effect that is not reached.
     """
     people = survey.people
     spoken = everyone(people, config, country=country, population_weights=population_weights)
@@ -176,7 +176,8 @@ def _to_design_effect(
             high = ratio
     if best is None:
         raise WeightingError(
-            f"a design effect of {wanted:g} is out of reach; the smallest that was reached is {smallest:.3f}",
+            f"fitting and trimming in turn did not reach a design effect of {wanted:g}; "
+            f"the smallest that they reached is {smallest:.3f}",
             where="weighting.design_effect",
             mend=f"{math.ceil(smallest * 1000) / 1000:.3f} is safe; or fit fewer margins",
         )
