@@ -5,11 +5,15 @@
 
 Writes a synthetic file (290 items of 2 to 10 options, don't know and no answer among them, 66
 countries, four traits, design weights) with a codebook, and turns it into weighted shares, n and
-n_eff for 66 x (1 + levels of the four traits) groups: by valuealign (generic reader, weights,
-find_groups, tabulate) and by pandas (read_csv, then a groupby for each item and crossing). Each run
-is a process of its own, so that neither's memory counts for the other; imports are not timed; the
-fastest of --runs counts. Both must give the same numbers. The exponent compares with a quarter of
-the people. The last line is JSON.
+n_eff for 66 x (1 + levels of the four traits) groups, countries counted equally: by valuealign
+(generic reader, weigh, find_groups, tabulate) and by pandas (read_csv, countries rescaled, then a
+groupby for each item and crossing): ``ratio_vs_pandas`` and the growth are of this, ``shares_seconds``.
+Then valuealign alone makes the table of targets with a 95 % interval of each (target_frame): ``seconds``
+and ``peak_gib`` are of all of it. Valuealign also checks every code and counts everyone, pandas does
+not. Neither side rakes (there are no margins), shrinks, or measures the noise floor. Each run is a
+process of its own, so that neither's memory counts for the other; imports are not timed; the fastest of
+--runs counts. Both must give the same numbers. The exponent compares with a quarter of the people. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -60,6 +64,7 @@ def write_survey(folder: Path, people: int, items: int) -> None:
         "title": TITLE,
         "person": "id",
         "weight": "weight",
+        "country": "country",
         "missing": [-1, -2],
         "scales": scales,
         "items": {
@@ -75,20 +80,27 @@ def crossings() -> list[tuple[str, ...]]:
 
 
 def by_valuealign(folder: Path, items: int) -> dict[str, np.ndarray]:
-    from valuealign.config import GroupsConfig, SurveyConfig
-    from valuealign.population import find_groups, tabulate
+    from valuealign.config import GroupsConfig, SurveyConfig, WeightingConfig
+    from valuealign.population import find_groups, tabulate, target_frame
     from valuealign.surveys import read_survey
+    from valuealign.weighting import weigh
 
     started = time.perf_counter()
     config = SurveyConfig(reader="generic", file=folder / "answers.csv", codebook=folder / "codebook.yaml")
     survey = read_survey(config, 0)
-    weights_P = survey.people["weight"].to_numpy()
+    equal = WeightingConfig(everyone="equal")
+    weights_P = weigh(survey, None, equal, country="country", population_weights=False).weights_P
     groups = find_groups(survey, weights_P, GroupsConfig(crossed=tuple(crossings()), min_n_eff=0.5))
     table = tabulate(survey, weights_P, groups)
+    shares_seconds = time.perf_counter() - started
+    targets = target_frame(table)
     seconds = time.perf_counter() - started
-    order = sorted(range(1, len(groups)), key=lambda g: groups[g].name)
+    assert targets.height and not targets["low"].null_count()
+    # Groups of which nobody answered anything have no targets, on either side.
+    order = sorted((g for g in range(1, len(groups)) if table.n_GI[g].any()), key=lambda g: groups[g].name)
     found = {"shares": table.shares_GIK[order], "n": table.n_GI[order], "n_eff": table.n_eff_GI[order]}
-    return {"seconds": np.array(seconds), "names": np.array([groups[g].name for g in order]), **found}
+    times = {"seconds": np.array(seconds), "shares_seconds": np.array(shares_seconds)}
+    return {**times, "names": np.array([groups[g].name for g in order]), **found}
 
 
 def by_pandas(folder: Path, items: int) -> dict[str, np.ndarray]:
@@ -99,7 +111,8 @@ def by_pandas(folder: Path, items: int) -> dict[str, np.ndarray]:
     small = dict.fromkeys(("country", *TRAITS, *(f"Q{n + 1}" for n in range(items))), "int8")
     table = pd.read_csv(folder / "answers.csv", dtype=small)
     people = table[["country", *TRAITS]].astype("category")
-    mass = table["weight"] / table["weight"].mean()
+    mass = table["weight"] / table.groupby("country")["weight"].transform("sum")
+    mass = mass / mass.mean()
     people = people.assign(mass=mass, square=mass**2, n=1)
     found: dict[tuple[str, ...], list[Any]] = {crossing: [] for crossing in crossings()}
     for number in range(items):
@@ -112,7 +125,7 @@ def by_pandas(folder: Path, items: int) -> dict[str, np.ndarray]:
             shares = cells["mass"] / by_group["mass"].transform("sum")
             frames.append((shares, whole["n"], whole["mass"] ** 2 / whole["square"]))
     seconds = time.perf_counter() - started
-    return {"seconds": np.array(seconds), **_aligned(found, items)}
+    return {"seconds": np.array(seconds), "shares_seconds": np.array(seconds), **_aligned(found, items)}
 
 
 def _aligned(found: dict[tuple[str, ...], list[Any]], items: int) -> dict[str, np.ndarray]:
@@ -127,7 +140,7 @@ def _aligned(found: dict[tuple[str, ...], list[Any]], items: int) -> dict[str, n
                 name = " & ".join(f"{t}={level}" for t, level in sorted(zip(crossing, levels, strict=True)))
                 places.setdefault(name, {})[i] = numbers
     order = sorted(places)
-    shares_GIK = np.full((len(order), items, max(OPTIONS)), np.nan)
+    shares_GIK = np.full((len(order), items, max(OPTIONS[:items])), np.nan)
     n_GI, n_eff_GI = np.zeros((len(order), items), dtype=np.int64), np.zeros((len(order), items))
     for g, name in enumerate(order):
         for i, (shares, n, n_eff) in places[name].items():
@@ -138,17 +151,20 @@ def _aligned(found: dict[tuple[str, ...], list[Any]], items: int) -> dict[str, n
 SIDES = {"valuealign": by_valuealign, "pandas": by_pandas}
 
 
-def run(side: str, folder: Path, items: int, runs: int) -> tuple[float, float]:
-    """Seconds of the fastest of ``runs`` processes and the highest peak in GiB; its numbers stay in ``folder``."""
+def run(side: str, folder: Path, items: int, runs: int) -> tuple[float, float, float]:
+    """Seconds and those to the shares alone, each of the fastest of ``runs`` processes, and the highest peak in GiB.
+
+    The last run's numbers stay in ``folder``.
+    """
     outcomes = []
     for _ in range(runs):
         command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--items", str(items)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{side} failed:\n{done.stderr}")
-        seconds, peak = map(float, done.stdout.split()[-2:])
-        outcomes.append((seconds, peak))
-    return min(seconds for seconds, _ in outcomes), max(peak for _, peak in outcomes)
+        outcomes.append([float(number) for number in done.stdout.split()[-3:]])
+    seconds, shares_seconds, peaks = zip(*outcomes, strict=True)
+    return min(seconds), min(shares_seconds), max(peaks)
 
 
 def same(folder: Path) -> int:
@@ -177,18 +193,20 @@ def compare(people: int, items: int, runs: int) -> dict[str, Any]:
             place.mkdir()
             write_survey(place, count, items)
         print(f"{people:,} people x {items} items, {(folder / 'answers.csv').stat().st_size / 1e6:.0f} MB of CSV")
-        seconds, peak = run("valuealign", folder, items, runs)
-        less, _ = run("valuealign", quarter, items, runs)
-        print(f"valuealign: {seconds:.2f} s, {peak:.2f} GiB; a quarter of the people: {less:.2f} s", flush=True)
-        theirs, their_peak = run("pandas", folder, items, runs)
+        seconds, shares, peak = run("valuealign", folder, items, runs)
+        _, less, _ = run("valuealign", quarter, items, runs)
+        print(f"valuealign: {seconds:.2f} s, {peak:.2f} GiB, with the intervals; to the shares alone {shares:.2f} s")
+        print(f"a quarter of the people: {less:.2f} s to the shares", flush=True)
+        theirs, _, their_peak = run("pandas", folder, items, runs)
         groups = same(folder)
         print(f"pandas: {theirs:.2f} s, {their_peak:.2f} GiB; the same shares, n and n_eff for {groups} groups")
     return {
         "seconds": round(seconds, 3),
         "peak_gib": round(peak, 3),
         "seconds_per_million_answers": round(seconds / (people * items / 1e6), 4),
-        "ratio_vs_pandas": round(theirs / seconds, 2),
-        "growth_exponent": round(math.log(seconds / less) / math.log(people / (people // 4)), 3),
+        "shares_seconds": round(shares, 3),
+        "ratio_vs_pandas": round(theirs / shares, 2),
+        "growth_exponent": round(math.log(shares / less) / math.log(people / (people // 4)), 3),
         "pandas_seconds": round(theirs, 3),
         "pandas_peak_gib": round(their_peak, 3),
         "people": people,
@@ -210,8 +228,8 @@ def main(people: int, items: int, runs: int, side: str | None, folder: Path | No
         return
     found = SIDES[side](folder, items)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
-    np.savez(folder / f"{side}.npz", **{name: value for name, value in found.items() if name != "seconds"})
-    print(float(found["seconds"]), peak)
+    np.savez(folder / f"{side}.npz", **{name: value for name, value in found.items() if "seconds" not in name})
+    print(float(found["seconds"]), float(found["shares_seconds"]), peak)
 
 
 if __name__ == "__main__":

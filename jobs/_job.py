@@ -28,10 +28,15 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """A user's mistake ends the job with its message on stderr and status 2, never a traceback."""
+    """A user's mistake, or a file that cannot be read or written, ends the job with a message and status 2."""
     try:
         yield
-    except ValuealignError as error:
+    except (ValuealignError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.filename is None:  # not a place that the user chose
+                raise
+            mend = "look at VALUEALIGN_HOME and at the paths of this run"
+            error = ValuealignError(str(error.strerror), where=str(error.filename), mend=mend)
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
 

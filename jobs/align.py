@@ -71,6 +71,7 @@ def align(config: RunConfig) -> dict[str, Any]:
         facts=facts,
         lineage=lineage,
         gaps=prepared.weights.gaps,
+        screens=prepared.dataset.screens,
     )
     say("\n" + print_table(evaluation))
     say(f"\nreport: {report}")

@@ -32,6 +32,7 @@ from valuealign.registry import Registry, Version
 from valuealign.report import print_table, write_report
 from valuealign.splits import other_survey
 from valuealign.types import Cell
+from valuealign.weighting import Gap
 
 BASE = "base"
 
@@ -47,9 +48,9 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None =
     for one in versions:
         if one.card.get("data_hash") not in (None, prepared.data_hash):
             say(f"note: {one.ref} was trained on other data or another split than this configuration's")
-    exam, marks, asked = prepared.exam, prepared.behaviour["report"], prepared.facts
+    exam, marks, asked, gaps = prepared.exam, prepared.behaviour["report"], prepared.facts, prepared.weights.gaps
     if on is not None:
-        (exam, asked), marks = _elsewhere(config, on), ()
+        (exam, asked, gaps), marks = _elsewhere(config, on), ()
     scores = _score(config, versions, exam.cells, marks)
     evaluation = exam.judge({who: answers for who, (answers, _) in scores.items()}, part="report")
     marked = {who: logps for who, (_, logps) in scores.items()}
@@ -58,31 +59,32 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None =
     key = hashlib.sha256("\n".join([*(v.ref for v in versions), str(on or "")]).encode()).hexdigest()[:8]
     folder = configuration.home() / "runs" / config.name / f"evaluate-{key}"
     lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", *(v.ref for v in versions)]
-    title = " and ".join(v.ref for v in versions)
     report = write_report(
         folder,
-        title=title,
+        title=" and ".join(v.ref for v in versions),
         evaluation=evaluation,
         facts={"Whom was asked": asked},
         behaviour=behaviour,
         lineage=lineage,
+        gaps=gaps,
+        screens=prepared.dataset.screens if on is None else None,
     )
     say(f"\nreport: {report}")
     return {"evaluation": evaluation, "behaviour": behaviour, "report": report}
 
 
-def _elsewhere(config: RunConfig, on: Path) -> tuple[Exam, dict[str, str]]:
-    """The exam of another survey, which training never saw, and whom that one asked."""
+def _elsewhere(config: RunConfig, on: Path) -> tuple[Exam, dict[str, str], tuple[Gap, ...]]:
+    """The exam of another survey, which training never saw, whom that one asked, and its margins."""
     survey, weights, groups = weighted(configuration.load(on))
     asked = {"survey": survey.codebook.title, "everyone": weights.everyone}
-    asked |= {f"note {number}": note for number, note in enumerate(survey.notes, start=1)}
+    asked |= {f"note {number}": note for number, note in enumerate((*survey.notes, *weights.notes), start=1)}
     if survey.codebook.label_only:
         asked["items with a label only (no question wording)"] = ", ".join(survey.codebook.label_only)
     for name, fact in asked.items():
         say(f"judged on {name}: {fact}")
     splits = other_survey(survey, weights.weights_P, groups, config.splits, seed=config.seed)
     exam = build_exam(survey, weights.weights_P, groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
-    return exam, asked
+    return exam, asked, weights.gaps
 
 
 def _get(registry: Registry, ref: str, name: str) -> Version:

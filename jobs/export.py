@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 from _job import check_base, open_registry, run_job, say
-from prepare import keep
+from prepare import draw, keep
 
 from valuealign.config import RunConfig
 from valuealign.dataset import release
@@ -35,6 +35,7 @@ def export(
         raise ConfigError("only a version can be merged", where="--merged", mend="name one: --model champion")
     folder = keep(config)
     tables = release(folder, out, responses=responses, least_n=least_n)
+    draw(out)
     say(f"released {', '.join(tables)}: {out}")
 
 

@@ -5,7 +5,7 @@
 
 Reads and checks the survey, screens it, fits the weights, finds the groups, holds people, items,
 groups and cells out, and prints what training and evaluation will see. Keeps it all as Parquet with
-a datasheet, below $VALUEALIGN_HOME/data; jobs/export.py releases it. Nothing is trained.
+a datasheet and a picture of the margins, below $VALUEALIGN_HOME/data; jobs/export.py releases it. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from _job import run_job, say
 
 from valuealign import config as configuration
 from valuealign.config import RunConfig
-from valuealign.dataset import Dataset, build, facts, folder_of, write
+from valuealign.dataset import Dataset, build, facts, folder_of, read_sheet, write
+from valuealign.errors import SurveyError
 from valuealign.evaluate import Exam, build_exam
+from valuealign.report import write_love_plot
 from valuealign.signals import behaviour_parts, survey_cells
 from valuealign.surveys.table import Survey
 from valuealign.types import Cell
-from valuealign.weighting import Weights
+from valuealign.weighting import Gap, Weights
 
 
 @dataclass(frozen=True)
@@ -85,20 +87,36 @@ def keep(config: RunConfig) -> Path:
     A file of feedback is no part of it, and is read and counted every time.
     """
     folder = folder_of(config, configuration.home())
-    known = (folder / "datasheet.json").exists()
+    known = folder.exists()
+    if known:
+        try:
+            sheet = read_sheet(folder)
+        except SurveyError as error:
+            say(f"prepared before, but damaged, so it is made anew: {error.what} ({error.where})")
+            known = False
     if known and config.kto.feedback is None:
-        for name, fact in json.loads((folder / "datasheet.json").read_text(encoding="utf-8"))["facts"].items():
+        for name, fact in sheet["facts"].items():
             say(f"{name}: {fact}")
+        draw(folder)
         say(f"data set, prepared before: {folder}")
         return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)  # a home that cannot be written says so before the work
     if config.kto.feedback is None and config.survey.reader != "embedded":
         say("behaviour prompts: none; stage kto would need kto.feedback")
         config = config.model_copy(update={"stages": ("distribution",)})
     prepared = prepare(config)
     if not known:
         write(prepared.dataset, folder, say)
+    draw(folder)
     say(f"data set: {folder}")
     return folder
+
+
+def draw(folder: Path) -> None:
+    """The love plot beside a datasheet that has margins: what weighting mended of each."""
+    gaps = [Gap(**margin) for margin in read_sheet(folder)["weights"]["margins"]]
+    if gaps:
+        say(f"margins before and after weighting: {write_love_plot(folder / 'margins.svg', gaps)}")
 
 
 if __name__ == "__main__":

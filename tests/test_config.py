@@ -98,6 +98,23 @@ def test_a_malformed_override_is_refused(override: str) -> None:
     refused(None, (override,))
 
 
+@pytest.mark.parametrize(
+    ("override", "where"),
+    [
+        ("kto.beta=-1", "command line"),
+        ("sweep.space.beta=[2]", "command line"),
+        ("survey.waves=[[1]]", "command line"),
+        ("seed=1", "run.yaml"),
+        ("kto.lambda_d=1", "run.yaml"),
+        ("splits.train=0.9", "run.yaml and command line"),  # with the file's select it leaves nobody
+        ("stages=[kto, distribution]", "run.yaml and command line"),
+    ],
+)
+def test_a_mistake_is_sought_where_it_was_made(tmp_path: Path, override: str, where: str) -> None:
+    text = "splits: {select: 0.2}\n" + ("kto: {beta: -1}\n" if where == "run.yaml" else "kto: {beta: 0.2}\n")
+    assert refused(write(tmp_path, text), (override,)).where.removeprefix(f"{tmp_path}/") == where
+
+
 def test_a_section_that_a_file_makes_a_value(tmp_path: Path) -> None:
     refused(write(tmp_path, "kto: 3"), ("kto.beta=0.1",))
 

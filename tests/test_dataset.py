@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import yaml
 
 from valuealign import config as configuration
 from valuealign.dataset import Dataset, build, facts, folder_of, release, write
-from valuealign.errors import SurveyError
+from valuealign.errors import ConfigError, SurveyError
 from valuealign.population import tabulate
 from valuealign.types import EVERYONE
 
@@ -183,6 +184,112 @@ def test_small_groups_outcomes_are_not_released(tmp_path: Path) -> None:
     assert dict(kept.filter(item="a").select("group", "share").iter_rows())["sex=f"] == pytest.approx(2 / 6)
     release(tmp_path / "kept", tmp_path / "out")
     assert set(pl.read_parquet(tmp_path / "out" / "outcomes.parquet")["group"]) == {"everyone", "sex=m"}
+
+
+def small_survey(tmp_path: Path) -> Path:
+    """Few women, some of them marked by a screen, and two items keyed each way: a data set with every table."""
+    tens = range(10)
+    rows = [f"{n},{n % 13 + 20 + 600 * (n % 9 > 0)},{'f' if n < 12 else 'm'}," for n in range(240)]
+    rng = np.random.default_rng(1)
+    for n, row in enumerate(rows):
+        answers = [str(rng.integers(1, 5)) for _ in tens]
+        answers[0] = "9" if n % 4 == 0 else answers[0]
+        rows[n] = row + ",".join(answers)
+    (tmp_path / "s.csv").write_text("\n".join(["id,time,sex," + ",".join(f"q{k}" for k in tens), *rows]) + "\n")
+    items = "".join(
+        f"  q{k}: {{text: 'About {chr(97 + k) * 5}?', scale: s, values: [power], reversed: {str(k > 1).lower()}}}\n"
+        for k in tens
+    )
+    (tmp_path / "s.yaml").write_text(
+        "licence: CC0\nperson: id\nduration: time\noutcomes: {refused: [9]}\nscales: {s: [1: a, 2: b, 3: c, 4: d]}\n"
+        f"items:\n{items}traits: {{sex: {{levels: [f, m]}}}}\n"
+    )
+    config = ["survey.reader=generic", f"survey.file={tmp_path}/s.csv", f"survey.codebook={tmp_path}/s.yaml"]
+    config += ["groups.min_n_eff=1", "splits.items=0", "splits.groups=0", "splits.cells=0", "screens.least_items=3"]
+    write(build(configuration.load(None, config)), tmp_path / "kept")
+    return tmp_path / "kept"
+
+
+def test_what_is_withheld_is_withheld_in_every_table(tmp_path: Path) -> None:
+    kept = small_survey(tmp_path)
+    tables = release(kept, tmp_path / "out", least_n=12)
+    assert {"targets", "outcomes", "screens", "screened_targets", "sensitivity"} <= set(tables)
+    before, after = (
+        {name: pl.read_parquet(at / f"{name}.parquet") for name in tables} for at in (kept, tmp_path / "out")
+    )
+    few = before["targets"].filter(pl.col("part") == "all", pl.col("n") < 12).select("item", "group").unique()
+    assert set(few.iter_rows()) == {("q0", "sex=f")}, "9 of 12 women answered q0"
+    for name in ("targets", "outcomes", "screened_targets", "sensitivity"):
+        assert before[name].join(few, on=["item", "group"], how="semi").height, f"{name} had them"
+        assert not after[name].join(few, on=["item", "group"], how="semi").height, f"{name} gives them away"
+        assert after[name].height
+    marked = after["screened_targets"].select(marked=pl.col("n") - pl.col("n_without"), left="n_without")
+    assert marked.filter(pl.col("left") < 12).is_empty()
+    assert marked.filter(pl.col("marked").is_between(1, 11)).is_empty() and marked["marked"].max() >= 12
+    was = before["screened_targets"].select(marked=pl.col("n") - pl.col("n_without"))
+    assert was.filter(pl.col("marked").is_between(1, 11)).height, "the difference would have told"
+
+
+def test_a_damaged_data_set_is_not_released(folder: Path, tmp_path: Path) -> None:
+    for name, damage, words in (
+        ("targets.parquet", None, "targets.parquet of the data set is gone"),
+        ("targets.parquet", b"PAR1", "the table cannot be read"),
+        ("datasheet.json", b"", "the datasheet cannot be read"),
+        ("datasheet.json", b"[]", "the datasheet cannot be read"),
+        ("datasheet.json", b'{"tables": []}', "the datasheet cannot be read"),
+        ("codebook.json", None, "codebook.json of the data set is gone"),
+    ):
+        copy = retiered(folder, tmp_path, "open")
+        (copy / name).unlink()
+        if damage is not None:
+            (copy / name).write_bytes(damage)
+        with pytest.raises(SurveyError, match=words):
+            release(copy, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        shutil.rmtree(copy)
+
+
+def test_a_release_that_cannot_be_written_is_a_mistake_in_words(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "out", Path("/proc/out")):
+        with pytest.raises(ConfigError, match=r"cannot make the folder \("):
+            release(folder, out)
+
+
+def test_facts_say_what_the_targets_do_not_speak_for(tmp_path: Path) -> None:
+    """An item that one country was not asked, a group of one country, groups left out, styles, numbered rows."""
+    rng, rows = np.random.default_rng(0), []
+    for n in range(360):
+        country = ("NZL", "AUS", "FJI")[n % 3]
+        answers = ["" if country == "AUS" else str(rng.integers(1, 5)), *map(str, rng.integers(1, 5, 3))]
+        tongue = "rare" if n < 9 else "maori" if country == "NZL" else "english"
+        rows.append(",".join([country, tongue, str(1 + 9 * (n == 40)), *answers]))
+    (tmp_path / "s.csv").write_text("\n".join(["nation,tongue,w,q0,q1,q2,q3", *rows]) + "\n")
+    texts = ("Cats?", "Dogs bark?", "Rivers?", "DOGS BARK.")
+    items = "".join(f"  q{k}: {{text: '{text}', scale: s}}\n" for k, text in enumerate(texts))
+    (tmp_path / "s.yaml").write_text(
+        "licence: CC0\nweight: w\ncountry: nation\nscales: {s: [1: a, 2: b, 3: c, 4: d]}\n"
+        f"items:\n{items.replace('Rivers?' + chr(39), 'Rivers?' + chr(39) + ', ordinal: false')}desirability: [q2]\n"
+        "traits: {nation: {levels: [NZL, AUS, FJI]}, tongue: {levels: [english, maori, rare]}}\n"
+    )
+    config = ["survey.reader=generic", f"survey.file={tmp_path}/s.csv", f"survey.codebook={tmp_path}/s.yaml"]
+    config += ["groups.min_n_eff=20", "groups.crossings=1", "groups.max_groups=5", "splits.groups=0", "splits.cells=0"]
+    found = facts(build(configuration.load(None, [*config, "weighting.everyone=equal"])))
+    assert found["items that speak for some countries only"] == "1 of 4: q0 without AUS"
+    assert found["groups that speak for some countries only"] == (
+        "2 of 5: tongue=english without NZL; tongue=maori without AUS, FJI"
+    )
+    assert "fewer than 20 people" in found["groups"] and "1 beyond the largest" in found["groups"]
+    assert found["weights"] == "the survey's own, but each country brought to its part of everyone; no margins given"
+    assert (
+        found["answering styles"].startswith("no acquiescence") and "q2: named for social" in found["answering styles"]
+    )
+    assert found["items held out together (families and near-duplicates)"] == "q1 + q3"
+    notes = [fact for name, fact in found.items() if name.startswith("note")]
+    assert any("numbered by their rows" in note for note in notes)
+    assert any("Nothing was trimmed" in note for note in notes)
+    one = facts(build(configuration.load(None, [*config, "survey.only={nation: [NZL]}", "groups.min_n_eff=15"])))
+    assert not any("some countries" in name for name in one)
 
 
 def test_a_closed_licence_releases_nothing(folder: Path, tmp_path: Path) -> None:

@@ -132,6 +132,32 @@ def test_several_countries_leave_no_silent_choice() -> None:
         fit(Survey(survey.codebook, unknown), None, country="country", everyone="equal")
 
 
+def test_a_country_without_weight_is_named_and_breaks_nothing() -> None:
+    survey = sample()
+    people = survey.people.with_columns(weight=pl.when(pl.col("country") != "FJI").then("weight").otherwise(0.0))
+    silent = Survey(survey.codebook, people.with_columns(pl.col("weight") / pl.col("weight").mean()))
+    gone = (people["country"] == "FJI").to_numpy()
+    for margins in (None, {"sex": SEX}, {"sex": SEX, "age": {"old": 0.5, "young": 0.5}}):
+        found = fit(silent, margins, country="country", everyone="equal", trim=4.0)
+        assert found.everyone == "adults of 2 countries counted equally: AUS, NZL"
+        assert [note for note in found.notes if f"FJI ({gone.sum()} interviews)" in note and "weight 0" in note]
+        assert (found.weights_P[gone] == 0).all() and found.weights_P.mean() == pytest.approx(1)
+        kept = Survey(survey.codebook, silent.people.filter(~gone))
+        alone = fit(kept, margins, country="country", everyone="equal", trim=4.0)
+        assert found.weights_P[~gone] / found.weights_P.sum() == pytest.approx(alone.weights_P / alone.weights_P.sum())
+        assert not alone.notes
+    one = fit(silent, {"country & sex": {"AUS & f": 0.3, "AUS & m": 0.2, "NZL & f": 0.2, "NZL & m": 0.3}}, trim=4.0)
+    assert (one.weights_P[gone] == 0).all()
+
+
+def test_a_trimming_without_effect_is_said() -> None:
+    survey = sample()
+    assert fit(survey, None, trim=2.0).notes[0].startswith("Nothing was trimmed: weighting.trim (2)")
+    assert not fit(survey, None, trim=50.0).notes and not fit(survey, {"sex": SEX}, trim=5.0).notes
+    several = fit(survey, None, country="country", everyone="equal")
+    assert several.rescaled and not fit(survey, None).rescaled
+
+
 @pytest.mark.parametrize("everyone", [None, "country", "adults", "equal"])
 def test_one_country_takes_any_choice_and_stays_as_it_is(everyone: str | None) -> None:
     survey = sample()
@@ -269,7 +295,7 @@ def test_total_response_mistakes_are_named() -> None:
         fit(survey, {"origin": {"Martian": 0.1}})
     with pytest.raises(WeightingError, match="takes no part in a joint margin"):
         fit(survey, {"origin & sex": {"Maori & f": 1.0}})
-    with pytest.raises(WeightingError, match="has no origin 'Maori', whose share is 1"):
+    with pytest.raises(WeightingError, match="616 respondents have no origin 'Maori', whose share is 1"):
         fit(survey, {"origin": {"Maori": 1.0}})
     with pytest.raises(WeightingError, match="shares of 'sex' sum to 0.900000"):
         fit(survey, {"sex": {"f": 0.5, "m": 0.4}})

@@ -70,7 +70,7 @@ def test_mistakes_end_with_status_2_and_nothing_half_written(home: Path, tmp_pat
     assert not (home / "runs").exists() and not (home / "registry" / "demo").exists()
 
 
-def test_prepare_shows_that_weighting_repairs(home: Path) -> None:
+def test_prepare_shows_that_weighting_repairs(home: Path, tmp_path: Path) -> None:
     found = job(home, "prepare", "survey.people=2000")
     assert found.returncode == 0, found.stderr
     line = next(x for x in found.stdout.splitlines() if "known truth" in x)
@@ -78,8 +78,14 @@ def test_prepare_shows_that_weighting_repairs(home: Path) -> None:
     assert after < 0.7 * before
     folder = Path(found.stdout.strip().splitlines()[-1].removeprefix("data set: "))
     assert (folder / "datasheet.json").exists() and folder.parent == home / "data"
+    assert (folder / "margins.svg").read_text().startswith("<svg"), "the love plot"
     again = job(home, "prepare", "survey.people=2000")
-    assert "prepared before" in again.stdout and line in again.stdout.splitlines()
+    assert "data set, prepared before" in again.stdout and line in again.stdout.splitlines()
+    (folder / "datasheet.json").write_text("")
+    (tmp_path / "file").write_text("")
+    refused(job(home, "export", "survey.people=2000", "--out", str(tmp_path / "file" / "out")), "Not a directory")
+    assert (folder / "datasheet.json").stat().st_size, "a damaged data set was made anew"
+    refused(job(tmp_path / "file" / "home", "prepare", "survey.people=2000"), "Not a directory", "VALUEALIGN_HOME")
 
 
 def test_a_survey_file_is_drafted_prepared_and_released(home: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from valuealign.population import (
     ShareTable,
     find_groups,
     membership,
+    missing_countries,
     outcome_shares,
     population_shares,
     tabulate,
@@ -274,3 +275,45 @@ def test_intervals_are_those_of_a_beta() -> None:
 def test_truth_error_needs_a_truth() -> None:
     with pytest.raises(SurveyError, match="not known"):
         truth_error(town(), np.ones(600))
+
+
+def test_countries_that_targets_lack_equal_plain_loops() -> None:
+    rng = np.random.default_rng(4)
+    country = [("A", "B", "C", "D")[n % 4] for n in range(400)]
+    sex = ["f" if c == "A" or n % 3 else "m" for n, c in enumerate(country)]
+    asked = {"q0": {"A", "B", "C"}, "q1": {"A", "C"}, "q2": {"A", "B", "C"}}
+    people = pl.DataFrame(
+        {
+            "person": [str(n) for n in range(400)],
+            "weight": [0.0 if c == "D" else 1.0 for c in country],
+            "country": country,
+            "sex": sex,
+            **{
+                name: pl.Series(
+                    [
+                        int(rng.integers(0, 2))
+                        if c in countries and not (name == "q2" and c == "B" and s == "m")
+                        else None
+                        for c, s in zip(country, sex, strict=True)
+                    ],
+                    dtype=pl.Int16,
+                )
+                for name, countries in asked.items()
+            },
+        }
+    )
+    items = tuple(Item(name, name, (Option(0, "no"), Option(1, "yes"))) for name in asked)
+    traits = tuple(Trait(name, name, levels, {}) for name, levels in (("country", tuple("ABCD")), ("sex", ("f", "m"))))
+    survey = Survey(Codebook("s", "s", items, traits, country="country"), people)
+    f, m, b = (Group((pair,)) for pair in (("sex", "f"), ("sex", "m"), ("country", "B")))
+    found = missing_countries(survey, people["weight"].to_numpy(), (EVERYONE, f, m, b))
+    assert found is not None
+    assert found.items == {"q1": ("B",)} and found.groups == {m: ("A",)}
+    assert found.pairs == 1, "men, of q2"
+    counts = {
+        name: np.array([people.filter(pl.col(name).is_not_null(), country=c).height for c in "ABC"])
+        for name in ("q0", "q2")
+    }
+    shift = {name: np.abs(n / n.sum() - 1 / 3) for name, n in counts.items()}
+    assert found.shift == pytest.approx(max(map(max, shift.values()))) and found.item == "q2" and found.country == "B"
+    assert missing_countries(survey, people["weight"].to_numpy() * (people["country"] == "A").to_numpy(), (f,)) is None

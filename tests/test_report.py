@@ -8,10 +8,11 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from valuealign.evaluate import FLOOR, HALF, Evaluation, Portrait, Row
-from valuealign.report import love_plot, print_table, write_report
+from valuealign.report import love_plot, print_table, write_love_plot, write_report
 from valuealign.types import Estimate
 from valuealign.weighting import Gap
 
@@ -167,3 +168,29 @@ def test_love_plot_shows_each_level_before_and_after(tmp_path: Path, evaluation:
     page = write_report(tmp_path, title="Run", evaluation=evaluation, gaps=gaps).read_text()
     assert "Margins before and after weighting" in page and "age: 18-34" in page
     assert "Margins before" not in write_report(tmp_path, title="Run", evaluation=evaluation).read_text()
+    picture = write_love_plot(tmp_path / "margins.svg", gaps).read_text()
+    assert picture.startswith("<svg") and "age: 18-34" in picture and "Margins before and after" in picture
+
+
+def test_the_report_shows_what_screens_change(tmp_path: Path, evaluation: Evaluation) -> None:
+    names = ("everyone", "sex=f", "sex=m", "age=a", "age=b", f"age={EVIL}", "age=few")
+    moves = (0.01, 0.02, 0.0, 0.05, 0.03, 0.04, None)
+    screens = pl.DataFrame(
+        {
+            "screen": "speeders",
+            "group": names,
+            "n": 100,
+            "flagged": [7] * 7,
+            "flagged_share": 0.08,
+            "items": 9,
+            "mean_distance": moves,
+            "largest_distance": [None if move is None else 2 * move for move in moves],
+            "largest_item": ["q1"] * 6 + [None],
+        }
+    )
+    page = write_report(tmp_path, title="Run", evaluation=evaluation, screens=screens).read_text()
+    words = " ".join(Page(page).words.split())
+    assert "speeders: everyone 7 of 1008.0 %1.002.00 (q1)" in words, "a cell after the other"
+    order = [words.index(f"speeders: {name}") for name in ("everyone", "age=a", f"age={EVIL}", "age=b")]
+    assert order == sorted(order) and "speeders: sex" not in words and "speeders: age=few" not in words
+    assert "careless" not in write_report(tmp_path, title="Run", evaluation=evaluation).read_text()

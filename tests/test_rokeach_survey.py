@@ -20,6 +20,7 @@ from valuealign.errors import AnswerError, CodebookError, SurveyError
 from valuealign.evaluate.profiles import compare_profiles, profile_cells, profile_items, theory_of
 from valuealign.population import tabulate
 from valuealign.surveys import read_survey
+from valuealign.surveys.generic import NUMBERED
 from valuealign.surveys.rokeach import pair_id, preferences
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE
@@ -125,7 +126,11 @@ def test_a_rank_that_is_none_names_its_line(tmp_path: Path, rank: str) -> None:
 def test_columns_by_name_by_hand_and_one_list_only(tmp_path: Path) -> None:
     by_name = [value.replace("-", "_").title() for value in TERMINAL]
     survey = read_survey(write(tmp_path, [BACKWARD], by_name), 0)
-    assert len(survey.codebook.items) == 153 and answers(survey, "freedom", "wisdom") == [1] and survey.notes == ()
+    assert (
+        len(survey.codebook.items) == 153
+        and answers(survey, "freedom", "wisdom") == [1]
+        and survey.notes == (NUMBERED,)
+    )
     by_name[7], book = "Q8", "items: {freedom: {column: Q8, text: liberty}}\n"
     with pytest.raises(AnswerError, match="of 18 items 1 have no column: freedom"):
         read_survey(write(tmp_path, [BACKWARD], by_name), 0)

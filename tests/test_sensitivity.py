@@ -239,3 +239,13 @@ def test_the_embedded_population_is_screened_and_bounded() -> None:
     assert sum(flag.sum() for flag in found.flags.values()) < 0.01 * len(w), "honest people are left alone"
     bounds = self_report(given, w, (EVERYONE,)).frame
     assert bounds.height == 0 or bounds.select((pl.col("low") <= pl.col("high")).all()).item()
+
+
+def test_an_item_that_cannot_measure_desirability_is_named() -> None:
+    items = (item("sd"), item("nominal", nominal=True), item("q"))
+    answers = np.random.default_rng(0).integers(0, 5, (40, 3))
+    given = survey(items, answers, desirability=("sd", "nominal"))
+    notes = self_report(given, np.ones(40), (EVERYONE,)).notes
+    assert any(note.startswith("nominal: ") for note in notes) and any("desirability from sd" in note for note in notes)
+    alone = desirability(survey(items, answers, desirability=("nominal",)), np.ones(40))
+    assert alone.notes[0].startswith("nominal: ") and not alone.slope

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -93,6 +94,20 @@ def test_the_licence_may_be_said_in_the_run(sample: Sample) -> None:
     said = sample.config.model_copy(update={"licence": "by agreement of 2026", "tier": "aggregates"})
     book = read_survey(said, 0).codebook
     assert (book.licence, book.tier) == ("by agreement of 2026", "aggregates")
+
+
+def test_a_licence_without_a_tier_never_opens_more(tmp_path: Path) -> None:
+    def read(**said: Any) -> Survey:
+        return read_survey(SurveyConfig(people=100, **said), 0)
+
+    assert read().codebook.tier == "open"
+    for licence in ("All rights reserved", "CC-BY-ND-4.0"):
+        closed = read(licence=licence)
+        assert closed.codebook.tier == "closed" and any("the tier is closed" in note for note in closed.notes)
+        assert read(licence=licence, tier="aggregates").codebook.tier == "aggregates"
+    assert read(licence="CC0").codebook.tier == "open"
+    ess = SAMPLES["ess"](tmp_path).model_copy(update={"licence": "CC0"})
+    assert read_survey(ess, 0).codebook.tier == "aggregates"
 
 
 def test_keys_that_a_reader_has_no_use_for_are_refused() -> None:

@@ -50,6 +50,40 @@ def test_near_duplicates_in_a_battery_go_together() -> None:
     assert together(found) == {frozenset({"q1", "q7"}), frozenset({"q2", "q8"})}
 
 
+def test_the_same_wording_ties_whatever_the_scale() -> None:
+    text = "How much do you trust the national parliament of this country to act fairly?"
+    five, yes = ("a great deal", "a lot", "some", "little", "none"), ("yes", "no")
+    four = items(text, *(LONG.format(body) for body in BODIES))
+    others = [
+        Item(f"r{k}", one, items("x", scale=scale)[0].options)
+        for k, (one, scale) in enumerate(
+            (
+                (text.upper(), five),
+                (text, SCALE[::-1]),
+                (text.rstrip("?"), yes),
+                (LONG.format("banks"), five),
+            )
+        )
+    ]
+    assert together([*four, *others], 1.0) == {frozenset({"q0", "r0", "r1", "r2"}), frozenset({"q6", "r3"})}
+
+
+def test_a_stem_whose_options_hold_the_question_ties_nothing() -> None:
+    """A battery of forced choices: the same words, other pairs to choose from."""
+    stem, pairs = (
+        "Which is closer to your own view?",
+        (("war", "peace"), ("bread", "wine"), ("peace", "war"), ("tea", "wine")),
+    )
+    found = [Item(f"q{k}", stem, tuple(Option(j, w) for j, w in enumerate(pair))) for k, pair in enumerate(pairs)]
+    assert together(found, 0.1) == {frozenset({"q0", "q2"})}
+    many = [("war", "peace", "truce"), ("bread", "wine", "oil"), ("wine", "oil", "tea"), ("salt", "figs", "tar")]
+    nominal = [
+        Item(f"q{k}", stem, tuple(Option(j, w) for j, w in enumerate(words)), ordinal=False)
+        for k, words in enumerate(many)
+    ]
+    assert together(nominal, 0.1) == {frozenset({"q1", "q2"})}
+
+
 def test_same_words_tie_at_every_threshold_and_other_options_never() -> None:
     pair = ("Are you free to choose your own goals?", "your own goals: free to choose?")
     assert together(items(*pair), 1.0) == {frozenset({"q0", "q1"})}

@@ -132,6 +132,10 @@ def test_levels_and_people_that_do_not_meet() -> None:
         rake(survey, Margins({"c": A}))
     with pytest.raises(WeightingError, match="no respondent has a 'w'"):
         rake(survey, Margins({"a": {"w": 0.1, "x": 0.1, "y": 0.5, "z": 0.3}}))
+    counts = dict(survey.people["a"].value_counts().iter_rows())
+    named = f"{counts['y'] + counts['z']} such in all: 'y' {counts['y']}, 'z' {counts['z']}"
+    with pytest.raises(WeightingError, match=rf"respondent \d+ has a '[yz]', which has no margin .{named}"):
+        rake(survey, Margins({"a": {"x": 1.0}}))
     with pytest.raises(WeightingError, match=r"respondent \d+ has a 'z', which has no margin"):
         rake(survey, Margins({"a": {"x": 0.4, "y": 0.6}}))
     unknown = survey.people.with_columns(pl.when(pl.col("person") != "17").then("b").alias("b"))

@@ -377,7 +377,7 @@ def load(path: Path | str | None = None, overrides: Sequence[str] = ()) -> RunCo
         _anchor_paths(tree, RunConfig, Path(path).absolute().parent)
     for override in overrides:
         _apply(tree, override)
-    return _validate(tree, where)
+    return _validate(tree, where, [override.partition("=")[0] for override in overrides])
 
 
 def describe() -> str:
@@ -467,12 +467,16 @@ def _anchor_paths(tree: dict[str, Any], schema: type[Section], base: Path) -> No
         model["path"] = str((base / model["path"]).absolute())
 
 
-def _validate(tree: dict[str, Any], where: str) -> RunConfig:
+def _validate(tree: dict[str, Any], where: str, overridden: Sequence[str]) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        if any(f"{key}.".startswith(f"{said}.") for said in overridden):
+            where = "command line"
+        elif where != "command line" and any(f"{said}.".startswith(f"{key}.") or not key for said in overridden):
+            where = f"{where} and command line"  # of a section, or of the whole run: either may have said it
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"unknown key '{key}'", where=where, mend=_nearest_key(key)) from None
         raise ConfigError(

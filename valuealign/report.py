@@ -21,7 +21,7 @@ import vl_convert
 
 from valuealign.evaluate import BASELINE, BEHAVIOUR, FLOOR, HALF, Evaluation, Portrait, Row
 from valuealign.metrics import METRICS
-from valuealign.types import Estimate
+from valuealign.types import EVERYONE, Estimate
 from valuealign.weighting import Gap
 
 NULLS = ("uniform", "marginal", "others", "additive", "training items", "persistence")
@@ -75,6 +75,9 @@ KIND_WORDS = {
     "shuffled": "model, groups shuffled",
 }
 PORTRAITS = 6
+# Groups of each screen in the table, beside everyone.
+MOST_MOVED = 3
+LOVE_TITLE = "Margins before and after weighting"
 WIDTH = 116
 PAGE = Path(__file__).with_name("report.html.jinja")
 
@@ -101,12 +104,14 @@ def write_report(
     behaviour: Mapping[str, Estimate] | None = None,
     lineage: Sequence[str] = (),
     gaps: Sequence[Gap] = (),
+    screens: pl.DataFrame | None = None,
 ) -> Path:
     """Write ``report.html``, ``evaluation.json`` and ``evaluation.csv``; returns the page's path.
 
     ``facts`` are sections of key and value (data, weighting, configuration); ``behaviour`` an AUC
     for each stage; ``lineage`` the versions this model descends from, oldest first; ``gaps`` what
-    weighting mended of each margin. Files are written aside and renamed, the page last.
+    weighting mended of each margin; ``screens`` what ``population.with_and_without`` says of each
+    screen and group. Files are written aside and renamed, the page last.
     """
     if behaviour:
         evaluation = evaluation.with_behaviour(behaviour)
@@ -115,7 +120,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "evaluation.json", record.to_json())
     _write(folder / "evaluation.csv", record.to_csv())
-    return _write(folder / "report.html", _page(title, evaluation, sections, lineage, gaps))
+    return _write(folder / "report.html", _page(title, evaluation, sections, lineage, gaps, screens))
 
 
 def _write(path: Path, text: str) -> Path:
@@ -314,9 +319,35 @@ def love_plot(gaps: Sequence[Gap]) -> alt.LayerChart:
     return chart
 
 
-def _svg(chart: alt.LayerChart | alt.Chart) -> str:
+def write_love_plot(path: Path, gaps: Sequence[Gap]) -> Path:
+    """``love_plot`` as a picture by itself (SVG on white)."""
+    return _write(path, _svg(love_plot(gaps).properties(title=LOVE_TITLE), background="white"))
+
+
+def _screens(screens: pl.DataFrame) -> list[list[str]]:
+    """For each screen everyone and the groups whose targets move most without whom it marks."""
+    rows = []
+    for (screen,), frame in screens.group_by("screen", maintain_order=True):
+        whole = pl.col("group") == EVERYONE.name
+        moved = frame.filter(~whole, pl.col("mean_distance") > 0).sort("mean_distance", descending=True)
+        for row in pl.concat([frame.filter(whole), moved.head(MOST_MOVED)]).iter_rows(named=True):
+            share, mean, largest = (row[key] for key in ("flagged_share", "mean_distance", "largest_distance"))
+            where = f" ({row['largest_item']})" if row["largest_item"] else ""
+            rows.append(
+                [
+                    f"{screen}: {row['group']}",
+                    f"{row['flagged']:,} of {row['n']:,}",
+                    "-" if share is None else f"{100 * share:.1f} %",
+                    "-" if mean is None else f"{100 * mean:.2f}",
+                    "-" if largest is None else f"{100 * largest:.2f}{where}",
+                ]
+            )
+    return rows
+
+
+def _svg(chart: alt.LayerChart | alt.Chart, background: str = "transparent") -> str:
     # ``configure`` first: it replaces what was configured before it.
-    quiet = chart.configure(background="transparent", padding={"left": 28, "right": 8, "top": 4, "bottom": 4})
+    quiet = chart.configure(background=background, padding={"left": 28, "right": 8, "top": 4, "bottom": 4})
     quiet = quiet.configure_view(stroke=None).configure_axis(gridColor="#e8e8e4", labelFontSize=11, titleFontSize=11)
     quiet = quiet.configure_axisX(titleFontWeight="normal").configure_legend(orient="bottom", labelFontSize=11)
     return str(vl_convert.vegalite_to_svg(quiet.to_dict()))
@@ -328,6 +359,7 @@ def _page(
     sections: Mapping[str, Mapping[str, str]],
     lineage: Sequence[str],
     gaps: Sequence[Gap],
+    screens: pl.DataFrame | None,
 ) -> str:
     metric = "jsd_bits"
     header, rows = _table(evaluation, metric)
@@ -356,6 +388,7 @@ def _page(
         portraits=portraits,
         sections=sections,
         margins=_svg(love_plot(gaps)) if gaps else "",
+        screens=_screens(screens) if screens is not None else [],
         lineage=lineage,
         part=evaluation.part,
         worst=[row for row in evaluation.rows if row.metric == "worst_group_jsd_bits" and row.split in COLUMNS],

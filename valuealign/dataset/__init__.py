@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from valuealign.dataset.build import Dataset, build, facts, weighted
-from valuealign.dataset.folder import folder_of, write
+from valuealign.dataset.build import Dataset, build, weighted
+from valuealign.dataset.facts import facts
+from valuealign.dataset.folder import folder_of, read_sheet, write
 from valuealign.dataset.release import release
 
-__all__ = ["Dataset", "build", "facts", "folder_of", "release", "weighted", "write"]
+__all__ = ["Dataset", "build", "facts", "folder_of", "read_sheet", "release", "weighted", "write"]

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import polars as pl
 
 from valuealign.config import RunConfig
-from valuealign.population import ShareTable, Shrunk, find_groups, outcome_shares, repair, shrink, tabulate
+from valuealign.population import ShareTable, Shrunk, find_groups, shrink, tabulate, with_and_without
 from valuealign.splits import Splits, split
 from valuealign.surveys import read_survey
 from valuealign.surveys.screening import Screened, screen
 from valuealign.surveys.table import Survey
-from valuealign.types import EVERYONE, Group
+from valuealign.types import Group
 from valuealign.weighting import Margins, Weights, weigh
 
 
@@ -53,6 +54,11 @@ class Dataset:
         """What training aims at: small groups drawn towards everyone; None with ``groups.shrink: false``."""
         return shrink(self.train) if self.config.groups.shrink else None
 
+    @cached_property
+    def screens(self) -> pl.DataFrame:
+        """What each screen's marked people do to each group's targets, over everybody who was asked."""
+        return with_and_without(self.asked, self.asked_weights_P, self.groups, self.screened.flags)
+
 
 def build(config: RunConfig) -> Dataset:
     """Read, screen, weigh, find the groups, and hold out. Raises what these steps raise."""
@@ -87,65 +93,3 @@ def _weights(survey: Survey, config: RunConfig) -> Weights:
         country=book.country,
         population_weights=book.weight_scale == "population",
     )
-
-
-def facts(dataset: Dataset) -> dict[str, str]:
-    """What one should know of the data, a line each: printed, and kept in every report."""
-    survey, weights, asked = dataset.survey, dataset.weights, dataset.asked.people
-    book = survey.codebook
-    persons = asked["person"].n_unique()
-    rows = "" if persons == asked.height else f" in {asked.height:,} interviews"
-    gone = asked.height - survey.people.height
-    dropped = f", {gone:,} of them dropped by screens" if gone else ""
-    found = {
-        "survey": book.title,
-        "asked": f"{persons:,} people{rows}{dropped}; {len(book.items)} items",
-        "everyone": weights.everyone,
-        "weights": _how_weighted(dataset),
-        "design effect": f"{weights.design_effect:.3f}, so worth {weights.n_eff:,.0f} people",
-    }
-    if weights.gaps:
-        before, after = (max(abs(getattr(gap, at) - gap.target) for gap in weights.gaps) for at in ("before", "after"))
-        found["largest gap to a margin"] = f"{100 * before:.2f} points before, {100 * after:.2f} after"
-    if survey.truth is not None:
-        error = repair(survey, weights.weights_P)
-        found["error of the targets against the known truth"] = (
-            f"{error.before:.4f} before raking, {error.after:.4f} after (mean total variation)"
-        )
-    if outcomes := _outcomes(dataset):
-        found["answered with no option"] = outcomes
-    if book.label_only:
-        found["items with a label only (no question wording)"] = ", ".join(book.label_only)
-    found |= {f"note {number}": note for number, note in enumerate((*survey.notes, *dataset.screened.notes), start=1)}
-    held = ", ".join(f"{name}/{part} {len(pairs)}" for (name, part), pairs in sorted(dataset.splits.pairs.items()))
-    found |= {"groups": f"{len(dataset.groups):,}", "held out": held}
-    if dataset.shrunk is not None and len(dataset.groups) > 1:
-        pull_GI = dataset.shrunk.pull_GI[[group != EVERYONE for group in dataset.groups]]
-        found["training targets drawn towards everyone"] = (
-            f"by {np.nanmedian(pull_GI):.0%} in the median cell, {np.nanmax(pull_GI):.0%} at most (empirical Bayes)"
-        )
-    return found
-
-
-def _how_weighted(dataset: Dataset) -> str:
-    weights = dataset.weights
-    trimmed = f"; {weights.trimmed:,} trimmed" if weights.trimmed else ""
-    if weights.gaps:
-        return f"fitted to known margins{trimmed}"
-    given = dataset.config.survey.weight or dataset.survey.codebook.weight
-    return ("the survey's own; no margins given" if given else "none: all count alike; no margins given") + trimmed
-
-
-def _outcomes(dataset: Dataset) -> str:
-    """How often each outcome occurs; empty where none does."""
-    book = dataset.survey.codebook
-    if not book.outcomes:
-        return ""
-    shares_IO = outcome_shares(dataset.survey, dataset.weights.weights_P, (EVERYONE,))[0]
-    parts = []
-    for o, name in enumerate(book.outcomes):
-        if np.nansum(shares_IO[:, o]):
-            worst = int(np.nanargmax(shares_IO[:, o]))
-            most = f"{shares_IO[worst, o]:.1%}, {book.items[worst].id}"
-            parts.append(f"{name} {np.nanmean(shares_IO[:, o]):.1%} of those asked (most: {most})")
-    return "; ".join(parts)

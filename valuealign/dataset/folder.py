@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -25,9 +26,11 @@ import yaml
 
 import valuealign
 from valuealign.config import RunConfig
-from valuealign.dataset.build import Dataset, facts
+from valuealign.dataset.build import Dataset
+from valuealign.dataset.facts import facts
+from valuealign.errors import ConfigError, SurveyError
 from valuealign.population import noise_floor, outcome_shares, shrink, tabulate, target_frame
-from valuealign.population.sensitivity import self_report, targets_with_and_without, with_and_without
+from valuealign.population.sensitivity import self_report, targets_with_and_without
 from valuealign.splits import pairs_frame
 from valuealign.surveys.codebook import Codebook
 
@@ -38,6 +41,8 @@ SECTIONS = ("name", "seed", "survey", "screens", "weighting", "groups", "splits"
 ROOMS = ("weighting", "surveys", "population", "splits", "dataset")
 CODE = (".py", ".yaml")
 HALVINGS = 4
+# What a datasheet holds that others read.
+SHEET_KEYS = {"title", "source", "licence", "tier", "tables", "weights", "facts", "files", "made_with"}
 TABLES = {
     "responses": "a row per interview: fitted and design weight, part, traits, answers, screens",
     "targets": "a row per part, group, item and option: share, interval, n, n_eff, what it was drawn by, noise floor",
@@ -105,25 +110,52 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 
 def write(dataset: Dataset, folder: Path, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Write the data set into ``folder`` and return its datasheet; an older folder there is replaced."""
-    with_aside = _aside(folder)
-    try:
+    with whole_or_not(folder) as aside:
         for name, frame in _frames(dataset):
-            frame.write_parquet(with_aside / f"{name}.parquet", compression="zstd")
+            frame.write_parquet(aside / f"{name}.parquet", compression="zstd")
             say(f"  {name}: {frame.height:,} rows")
-        sheet = datasheet(dataset)
-        put_json(with_aside / "codebook.json", codebook_record(dataset.survey.codebook))
-        put_json(with_aside / "datasheet.json", sheet)
-        put_text(with_aside / "README.md", card(sheet, sorted(path.stem for path in with_aside.glob("*.parquet"))))
-        put_in_place(with_aside, folder)
-    finally:
-        shutil.rmtree(with_aside, ignore_errors=True)
+        tables = sorted(path.stem for path in aside.glob("*.parquet"))
+        sheet = datasheet(dataset) | {"tables": tables}
+        put_json(aside / "codebook.json", codebook_record(dataset.survey.codebook))
+        put_json(aside / "datasheet.json", sheet)
+        put_text(aside / "README.md", card(sheet, tables))
     return sheet
 
 
-def _aside(folder: Path) -> Path:
+def read_sheet(folder: Path) -> dict[str, Any]:
+    """The datasheet of a prepared folder. Raises SurveyError where it, or a file it speaks of, is gone or broken."""
+    path = folder / "datasheet.json"
+    mend = "prepare the data set again: jobs/prepare.py makes it anew"
+    try:
+        sheet = json.loads(path.read_text(encoding="utf-8"))
+        lost = [name for name in sheet["tables"] if not (folder / f"{name}.parquet").is_file()]
+        lost = [f"{name}.parquet" for name in lost] + [n for n in ("codebook.json",) if not (folder / n).is_file()]
+        if SHEET_KEYS - sheet.keys():
+            raise KeyError(*(SHEET_KEYS - sheet.keys()))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise SurveyError("the datasheet cannot be read", where=str(path), mend=mend) from None
+    if lost:
+        raise SurveyError(f"{', '.join(lost)} of the data set is gone", where=str(folder), mend=mend)
+    return dict(sheet)
+
+
+@contextlib.contextmanager
+def whole_or_not(folder: Path) -> Iterator[Path]:
+    """A folder aside to write into, which takes the place of ``folder`` at the end, or goes without a trace.
+
+    Raises ConfigError where no folder can be made there.
+    """
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    aside.mkdir(parents=True)
-    return aside
+    try:
+        aside.mkdir(parents=True)
+    except OSError as error:
+        mend = "name a folder that can be made and written"
+        raise ConfigError(f"cannot make the folder ({error.strerror})", where=str(folder), mend=mend) from None
+    try:
+        yield aside
+        put_in_place(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def put_in_place(aside: Path, folder: Path) -> None:
@@ -154,8 +186,8 @@ def _frames(dataset: Dataset) -> Iterator[tuple[str, pl.DataFrame]]:
         yield "outcomes", _outcomes(dataset)
     if flags := dataset.screened.flags:
         # Over everybody who was asked: else a target with the dropped could not be shown.
+        yield "screens", dataset.screens
         who = (dataset.asked, dataset.asked_weights_P, dataset.groups, flags)
-        yield "screens", with_and_without(*who)
         yield "screened_targets", targets_with_and_without(*who)
     bounds = self_report(survey, weights_P, dataset.groups).frame
     if bounds.height:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from valuealign.population.cells import membership, person_codes
+from valuealign.population.countries import Missing, missing_countries
 from valuealign.population.floor import Floor, noise_floor
-from valuealign.population.groups import find_groups, population_shares
+from valuealign.population.groups import find_groups, list_groups, population_shares
 from valuealign.population.needed import GroupNeed, Needed, respondents_needed
-from valuealign.population.sensitivity import self_report, targets_with_and_without, with_and_without
+from valuealign.population.sensitivity import self_report, styles, targets_with_and_without, with_and_without
 from valuealign.population.table import (
     Repair,
     ShareTable,
@@ -20,12 +21,15 @@ from valuealign.population.targets import Shrunk, shrink, target_frame
 __all__ = [
     "Floor",
     "GroupNeed",
+    "Missing",
     "Needed",
     "Repair",
     "ShareTable",
     "Shrunk",
     "find_groups",
+    "list_groups",
     "membership",
+    "missing_countries",
     "noise_floor",
     "outcome_shares",
     "person_codes",
@@ -34,6 +38,7 @@ __all__ = [
     "respondents_needed",
     "self_report",
     "shrink",
+    "styles",
     "tabulate",
     "target_frame",
     "targets_with_and_without",

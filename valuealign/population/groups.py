@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,20 @@ from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Group
 
 
+class Found(NamedTuple):
+    """The groups, and how many were left out: as too ``small``, and ``beyond`` the largest that are kept."""
+
+    groups: tuple[Group, ...]
+    small: int
+    beyond: int
+
+
 def find_groups(survey: Survey, weights_P: np.ndarray, config: GroupsConfig) -> tuple[Group, ...]:
+    """``list_groups`` without saying how many were left out."""
+    return list_groups(survey, weights_P, config).groups
+
+
+def list_groups(survey: Survey, weights_P: np.ndarray, config: GroupsConfig) -> Found:
     """EVERYONE, then the groups of each crossing of traits, levels in the codebook's order.
 
     The crossings are ``config.crossed`` as listed, else single traits and pairs of traits
@@ -33,10 +47,9 @@ def find_groups(survey: Survey, weights_P: np.ndarray, config: GroupsConfig) -> 
         )
     )
     worth_G = _worth(survey, weights_P, groups)
-    kept = [g for g in range(len(groups)) if g == 0 or worth_G[g] >= config.min_n_eff]
-    if config.max_groups is not None:
-        kept = sorted(sorted(kept, key=lambda g: (g > 0, -worth_G[g], g))[: config.max_groups])
-    return tuple(groups[g] for g in kept)
+    large = [g for g in range(len(groups)) if g == 0 or worth_G[g] >= config.min_n_eff]
+    kept = sorted(sorted(large, key=lambda g: (g > 0, -worth_G[g], g))[: config.max_groups])
+    return Found(tuple(groups[g] for g in kept), len(groups) - len(large), len(large) - len(kept))
 
 
 def population_shares(survey: Survey, weights_P: np.ndarray, groups: Sequence[Group]) -> np.ndarray:

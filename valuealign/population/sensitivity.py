@@ -160,24 +160,26 @@ def desirability(survey: Survey, weights_P: np.ndarray) -> Style:
     5 % quantile, are moved along the line to what it says at that end. People at or below it stay.
     """
     book = survey.codebook
-    measures = [book.item(name) for name in book.desirability]
-    measures = [item for item in measures if _can_move(item)]
+    named = [book.item(name) for name in book.desirability]
+    measures = [item for item in named if _can_move(item)]
+    unfit = [item.id for item in named if not _can_move(item)]
+    unused = [f"{', '.join(unfit)}: named for social desirability, but without an order of options"] if unfit else []
     if not measures:
-        note = "no social desirability: the codebook names no item that measures it"
-        return Style("desirability", np.full(survey.people.height, np.nan), notes=(note,))
+        note = "no social desirability: the codebook names no item that can measure it"
+        return Style("desirability", np.full(survey.people.height, np.nan), notes=(*unused, note))
     places_PI = np.stack([_place(survey, item) for item in measures], axis=1)
     places_PI = np.where([item.key > 0 for item in measures], places_PI, 1 - places_PI)
     half_P = (~np.isnan(places_PI)).mean(axis=1) >= 0.5
     score_P = np.where(half_P, _known_mean(places_PI), np.nan)
     known_P = ~np.isnan(score_P) & (weights_P > 0)
     if not known_P.any():
-        return Style("desirability", score_P, notes=("no social desirability: nobody has a score",))
+        return Style("desirability", score_P, notes=(*unused, "no social desirability: nobody has a score"))
     excess_P = np.maximum(score_P - _quantile(score_P[known_P], weights_P[known_P], LOW_END), 0)
     slope = {}
     for item in book.items:
         if _can_move(item) and item.id not in book.desirability:
             slope[item.id] = _slope(score_P, _place(survey, item), weights_P)
-    notes = [f"social desirability from {', '.join(item.id for item in measures)}"]
+    notes = [*unused, f"social desirability from {', '.join(item.id for item in measures)}"]
     return Style("desirability", excess_P, slope, (*notes, *_unmoved(excess_P, slope, book)))
 
 
@@ -207,11 +209,16 @@ def adjusted(survey: Survey, weights_P: np.ndarray, groups: Sequence[Group], *, 
     )
 
 
+def styles(survey: Survey, weights_P: np.ndarray) -> tuple[Style, ...]:
+    """Acquiescence and social desirability, each with notes on how it was measured or why it was not."""
+    return acquiescence(survey), desirability(survey, weights_P)
+
+
 def self_report(survey: Survey, weights_P: np.ndarray, groups: Sequence[Group]) -> Bounds:
-    """``adjusted`` by acquiescence and by social desirability, each where the survey lets it be measured."""
-    styles = acquiescence(survey), desirability(survey, weights_P)
-    frames = [adjusted(survey, weights_P, groups, by=style) for style in styles]
-    return Bounds(pl.concat(frames), tuple(note for style in styles for note in style.notes))
+    """``adjusted`` by each of the ``styles``, where the survey lets it be measured."""
+    found = styles(survey, weights_P)
+    frames = [adjusted(survey, weights_P, groups, by=style) for style in found]
+    return Bounds(pl.concat(frames), tuple(note for style in found for note in style.notes))
 
 
 def _distance(first: ShareTable, second: ShareTable, least: int) -> np.ndarray:

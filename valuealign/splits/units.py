@@ -29,13 +29,20 @@ OWN = 0.5
 def tie(items: Sequence[Item], threshold: float) -> dict[str, str]:
     """Item id -> the id of the first item of its unit.
 
-    Items of one unit are held out together: items of one ``family``, and items with the same
-    options whose content words overlap by ``threshold`` or more (Jaccard). The items of a battery
-    share a long stem and differ in the one thing asked about, so what they have beyond the stem
-    (words of three or more items with these options, and the words both begin with) must overlap
-    too, by half at least.
+    Items of one unit are held out together:
+
+    - items of one ``family``;
+    - items with the same content words in the same order, whatever their scales: a question asked
+      with four options and with five is one question. Where none of them has a scale (three or more
+      ordered options), the question may stand in the options ("which is closer to your view?"):
+      then half of the options must be the same too;
+    - items with the same options, in whatever order, whose content words overlap by ``threshold``
+      or more (Jaccard). The items of a battery share a long stem and differ in the one thing asked
+      about, so what they have beyond the stem (words of three or more items with these options, and
+      the words both begin with) must overlap too, by half at least.
     """
     pairs = [pair for block in _blocks(items) for pair in _near(items, block, threshold)]
+    pairs += _same_wording(items)
     first: dict[str, int] = {}
     for i, item in enumerate(items):
         if item.family:
@@ -48,11 +55,31 @@ def tie(items: Sequence[Item], threshold: float) -> dict[str, str]:
 
 
 def _blocks(items: Sequence[Item]) -> list[list[int]]:
-    """Places of items that have the same options, in lists of two or more."""
+    """Places of items that have the same options, in whatever order, in lists of two or more."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for i, item in enumerate(items):
-        alike.setdefault(tuple(option.text.strip().lower() for option in item.options), []).append(i)
+        alike.setdefault(tuple(sorted(_options(item))), []).append(i)
     return [block for block in alike.values() if len(block) > 1]
+
+
+def _options(item: Item) -> list[str]:
+    return [option.text.strip().lower() for option in item.options]
+
+
+def _same_wording(items: Sequence[Item]) -> list[tuple[int, int]]:
+    """Pairs of places of items that say the same, whatever their options."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for i, item in enumerate(items):
+        if words := _words(item.text):
+            alike.setdefault(tuple(words), []).append(i)
+    found = []
+    for places in alike.values():
+        if any(items[i].ordinal and len(items[i].options) > 2 for i in places):
+            found += [(places[0], i) for i in places[1:]]
+        elif len(places) > 1:
+            same_II = _jaccard([frozenset(_options(items[i])) for i in places]) >= OWN
+            found += [(places[a], places[b]) for a, b in np.argwhere(np.triu(same_II, 1))]
+    return found
 
 
 def _words(text: str) -> list[str]:

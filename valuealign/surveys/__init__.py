@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import get_args
 
 from valuealign.config import SurveyConfig
 from valuealign.errors import ConfigError, nearest
 from valuealign.surveys import embedded, ess, generic, nzavs, published, rokeach, schwartz, votes, wvs
 from valuealign.surveys._rows import refuse_keys
 from valuealign.surveys.choices import keep_only, outcomes_as_options
+from valuealign.surveys.codebook import Tier, tier_of
 from valuealign.surveys.draft import draft_codebook
 from valuealign.surveys.draft_yaml import draft_text
 from valuealign.surveys.screening import Screened, screen
@@ -49,6 +51,17 @@ def read_survey(config: SurveyConfig, seed: int) -> Survey:
     survey = keep_only(SURVEYS[config.reader](config, seed), config.only)
     if config.outcomes == "options":
         survey = outcomes_as_options(survey)
+    return _licensed(survey, config)
+
+
+def _licensed(survey: Survey, config: SurveyConfig) -> Survey:
+    """With the run's licence and tier: a licence without a tier never lets more be passed on than the reader knows."""
     book = survey.codebook
     licence, tier = config.licence or book.licence, config.tier or book.tier
-    return replace(survey, codebook=replace(book, licence=licence, tier=tier))
+    notes = survey.notes
+    if config.licence and not config.tier:
+        order = get_args(Tier)
+        tier = max(book.tier, tier_of(licence), key=order.index)
+        if tier != book.tier:
+            notes += (f"Under the licence in survey.licence the tier is {tier}; survey.tier says what else it allows.",)
+    return replace(survey, codebook=replace(book, licence=licence, tier=tier), notes=notes)

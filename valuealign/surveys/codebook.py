@@ -15,6 +15,12 @@ WAVE = "{wave}"
 SLOTS = ("noun", "before", "after")
 # What a licence lets one pass on: everything; target shares but no persons' answers; nothing.
 Tier = Literal["open", "aggregates", "closed"]
+# Licences that let one pass the answers on: CC0, CC BY, CC BY-SA, CC BY-NC, CC BY-NC-SA, public domain, ODC-BY, PDDL,
+# with or without a version, and nothing beside: a condition of their own makes another licence.
+# Not CC BY-ND: what is made of the answers may not be passed on.
+OPEN = re.compile(
+    r"(cc-?(0|zero)|cc-by(-nc)?(-sa)?|public-domain|odc-by|pddl)(-v?\d(\.\d)?)?(-(international|unported|universal|igo))?"
+)
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,11 @@ class Codebook:
 
 def _article(words: str) -> str:
     return "an" if words[0].lower() in "aeiou" else "a"
+
+
+def tier_of(licence: str) -> Tier:
+    """What a licence lets one pass on where nobody says: everything if it is open, nothing under any other."""
+    return "open" if OPEN.fullmatch(re.sub(r"[\s_]+", "-", licence.strip().lower())) else "closed"
 
 
 def plain_code(raw: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Literal, get_args
 from valuealign.errors import nearest
 from valuealign.surveys import _yaml
 from valuealign.surveys._yaml import Node
-from valuealign.surveys.codebook import WAVE, Codebook, Column, Tier, Trait, plain_code, whole_code
+from valuealign.surveys.codebook import WAVE, Codebook, Column, Tier, Trait, plain_code, tier_of, whole_code
 from valuealign.surveys.trait_yaml import codes, read_trait
 from valuealign.types import Item, Option
 from valuealign.values import THEORIES
@@ -56,12 +55,6 @@ OPTION_KEYS = ("code", "text", "position")
 RESERVED = (
     *("person", "weight", "wave", "duration", "design_weight", "part", "held_out_wave"),
     *("screen_longest_string", "screen_variance", "screen_speeders", "screen_duplicates"),
-)
-# Licences that let one pass the answers on: CC0, CC BY, CC BY-SA, CC BY-NC, CC BY-NC-SA, public domain, ODC-BY, PDDL,
-# with or without a version, and nothing beside: a condition of their own makes another licence.
-# Not CC BY-ND: what is made of the answers may not be passed on.
-OPEN = re.compile(
-    r"(cc-?(0|zero)|cc-by(-nc)?(-sa)?|public-domain|odc-by|pddl)(-v?\d(\.\d)?)?(-(international|unported|universal|igo))?"
 )
 
 
@@ -140,11 +133,11 @@ def _separator(book: Mapping[str, Node]) -> str:
 
 
 def _tier(book: Mapping[str, Node], licence: str) -> Tier:
-    """What may be passed on: as written, else everything under an open licence and nothing under any other."""
+    """What may be passed on: as written, else as the licence says."""
     if "tier" in book:
         tiers: dict[str, Tier] = {tier: tier for tier in get_args(Tier)}
         return tiers[_one_of(book["tier"], tiers, "tier")]
-    return "open" if OPEN.fullmatch(re.sub(r"[\s_]+", "-", licence.strip().lower())) else "closed"
+    return tier_of(licence)
 
 
 def _weight_scale(book: Mapping[str, Node]) -> Literal["sample", "population"]:

@@ -264,4 +264,5 @@ def _named(survey: Survey, known: files.Table, columns: Sequence[str]) -> Survey
     who = parts.select(pl.concat_str(pl.all(), separator="-")).to_series()
     rows = pl.Series(known.row_P + 1).cast(pl.String)
     people = survey.people.with_columns(pl.col("person").replace_strict(rows, who))
-    return replace(survey, people=people, codebook=replace(survey.codebook, person=columns[-1]))
+    notes = tuple(note for note in survey.notes if note != generic.NUMBERED)
+    return replace(survey, people=people, codebook=replace(survey.codebook, person=columns[-1]), notes=notes)

@@ -18,6 +18,10 @@ from valuealign.surveys.coding import Rows, Wave, asked_in, check_unique, frame
 from valuealign.surveys.files import Layout
 from valuealign.surveys.table import Survey, mean_one
 
+NUMBERED = (
+    "No column says who is who, so people are numbered by their rows: in another order of rows they are in other parts."
+)
+
 
 def read(config: SurveyConfig, seed: int) -> Survey:
     """The survey of ``config.file`` and ``config.codebook``; ``seed`` plays no part.
@@ -76,6 +80,8 @@ def unpruned(path: Path, book: Codebook, config: SurveyConfig, *, lenient: bool)
     if not people.height:
         raise AnswerError("nobody answered in these waves", where=str(path), mend="look at 'waves' in the codebook")
     people = people.with_columns(mean_one(people["weight"]))
+    if book.person is None:
+        notes.append(NUMBERED)
     if config.rows is not None:
         notes.append(f"Only the first {config.rows} rows of the file were read.")
     return Survey(codebook=book, people=people, notes=tuple(notes))

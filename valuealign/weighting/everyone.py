@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -24,10 +25,16 @@ CHOICES = (
 )
 
 
-def everyone(
-    people: pl.DataFrame, config: WeightingConfig, *, country: str | None, population_weights: bool
-) -> tuple[np.ndarray, str]:
-    """Design weights [P] (mean 1) in which each country has its part, and a sentence that says whom they speak for.
+class Spoken(NamedTuple):
+    """Design weights [P] (mean 1), a sentence that says whom they speak for, and what else to know."""
+
+    weights_P: np.ndarray
+    sentence: str
+    notes: tuple[str, ...] = ()
+
+
+def everyone(people: pl.DataFrame, config: WeightingConfig, *, country: str | None, population_weights: bool) -> Spoken:
+    """Design weights in which each country has its part, and whom they speak for.
 
     Of several countries each gets, in every wave (over all waves, where some country is not in
     each), its share of the adults or the same share as the others. With one country, or none
@@ -46,10 +53,11 @@ def everyone(
         mend = "say in the codebook which trait it is ('country: TRAIT'), or leave weighting.everyone out"
         raise WeightingError(what, where="weighting.everyone", mend=mend)
     if country is None:
-        return weight_P, "the people this survey speaks for (it names no country)"
+        return Spoken(weight_P, "the people this survey speaks for (it names no country)")
     present = _present(people, country)
+    notes = _silent(people, country, present)
     if len(present) < 2:
-        return weight_P, f"the people of one country: {present[0]}"
+        return Spoken(weight_P, f"the people of one country: {present[0]}", notes)
     share = _shares(people, config, country, present, population_weights)
     names = ", ".join(present[:NAMED]) + (f" and {len(present) - NAMED} more" if len(present) > NAMED else "")
     how = "counted equally" if config.everyone == "equal" else "each counted by its size"
@@ -60,7 +68,14 @@ def everyone(
         for name, part in share.items():
             mine_P = rows_P & (people[country] == name).to_numpy()
             fitted_P[mine_P] *= part * total / fitted_P[mine_P].sum()
-    return fitted_P / fitted_P.mean(), sentence
+    return Spoken(fitted_P / fitted_P.mean(), sentence, notes)
+
+
+def _silent(people: pl.DataFrame, country: str, present: list[str]) -> tuple[str, ...]:
+    """A note that names the countries whose people all weigh 0."""
+    counts = people.filter(~pl.col(country).is_in(present)).group_by(country).len().sort(country)
+    silent = [f"{name} ({rows:,} interviews)" for name, rows in counts.iter_rows()]
+    return (f"Everybody of {', '.join(silent)} has the weight 0, so they speak for nobody.",) if silent else ()
 
 
 def _present(people: pl.DataFrame, country: str) -> list[str]:

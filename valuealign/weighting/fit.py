@@ -23,16 +23,16 @@ RAKE_ROUNDS = 2000
 # Trimming aims this much (relative) below the cap, so that it and fitting in turn end below it, ...
 CAP_MARGIN = 1e-5
 TRIM_ROUNDS = 300
-# ... unless so many rounds leave this part of the excess: then the cap is out of reach.
+# ... unless so many rounds leave this part of the excess: then they come no nearer to the cap.
 STALL_ROUNDS, STALL_PART = 10, 0.8
 
 
-def fit(fieldings: Sequence[Fielding], method: Method) -> np.ndarray:
-    """Weights [P] of mean 1 that meet the margins in every fielding; each fielding keeps its total.
+def fit(fieldings: Sequence[Fielding], method: Method, people: int) -> np.ndarray:
+    """Weights [P] of mean 1 that meet the margins in every fielding; each keeps its total, who is in none has 0.
 
     Raises WeightingError where the margins cannot be met.
     """
-    fitted_P = np.empty(sum(len(one.rows_F) for one in fieldings))
+    fitted_P = np.zeros(people)
     for one in fieldings:
         fitted_P[one.rows_F] = _solve(one, method, one.weight_F)
     return np.asarray(fitted_P / fitted_P.mean())
@@ -41,9 +41,10 @@ def fit(fieldings: Sequence[Fielding], method: Method) -> np.ndarray:
 def trim(fieldings: Sequence[Fielding], method: Method, fitted_P: np.ndarray, ratio: float) -> np.ndarray:
     """Fitted weights [P] with none above ``ratio`` times the mean positive weight of its country and fielding.
 
-    Trimming and fitting take turns until both hold. Raises WeightingError where they cannot.
+    Trimming and fitting take turns until both hold. Raises WeightingError where they come no further:
+    that is not to say that no other weights would hold both.
     """
-    trimmed_P = np.empty(len(fitted_P))
+    trimmed_P = np.zeros(len(fitted_P))
     for one in fieldings:
         trimmed_P[one.rows_F] = _trim(one, method, fitted_P[one.rows_F], ratio)
     return np.asarray(trimmed_P / trimmed_P.mean())
@@ -51,7 +52,7 @@ def trim(fieldings: Sequence[Fielding], method: Method, fitted_P: np.ndarray, ra
 
 def ratios(fieldings: Sequence[Fielding], weights_P: np.ndarray) -> np.ndarray:
     """Each weight [P] over the mean positive weight of its country and fielding."""
-    ratio_P = np.empty(len(weights_P))
+    ratio_P = np.zeros(len(weights_P))
     for one in fieldings:
         ratio_P[one.rows_F] = _ratios(one, weights_P[one.rows_F])
     return ratio_P
@@ -72,7 +73,9 @@ def _trim(one: Fielding, method: Method, fitted_F: np.ndarray, ratio: float) -> 
     while largest[-1] > ratio:
         past = largest[-1 - STALL_ROUNDS] if len(largest) > STALL_ROUNDS else np.inf
         if largest[-1] - ratio > STALL_PART * (past - ratio) or len(largest) > TRIM_ROUNDS:
-            raise _refused(one, ratio, f"one still weighs {largest[-1]:.2f} times the mean")
+            turns = len(largest) - 1
+            detail = f"fitting and trimming in turn ({turns} times) left {largest[-1]:.4g} times the mean"
+            raise _refused(one, ratio, detail)
         sample = svy.Sample(pl.DataFrame({"weight": fitted_F, "country": one.country_F}), svy.Design(wgt="weight"))
         trimmed = sample.weighting.trim(
             upper=svy.Threshold("mean", ratio * (1 - CAP_MARGIN)),

@@ -5,6 +5,7 @@ Shape letter: ``P`` people (rows of the survey), ``F`` rows of one fielding (a w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,11 +18,13 @@ from valuealign.weighting.margins import JOINT, Margins, check_sum, traits_of
 # A margin that names countries agrees this closely (relative) with the sizes that `everyone` gives them.
 COUNTRY_TOLERANCE = 0.01
 MANY = pl.List(pl.String)
+# More levels than this are not all named in a message.
+NAMED = 12
 
 
 @dataclass(frozen=True)
 class Fielding:
-    """Rows that are fitted together.
+    """Rows that are fitted together: those of positive weight, as the others stay at 0.
 
     ``rows_F`` are their places in the survey and ``weight_F`` their weights. ``shares`` holds the
     wanted share of each label of each margin, ``labels`` a column of labels for each margin, in
@@ -48,10 +51,11 @@ def targets(people: pl.DataFrame, margins: Margins | None, country: str | None) 
         return [_fielding(people, np.arange(people.height), given, country, "")]
     waves = people["wave"].unique(maintain_order=True).to_list()
     rows = [np.flatnonzero(people["wave"].eq_missing(wave).to_numpy()) for wave in waves]
-    return [
+    found = [
         _fielding(people[rows_F], rows_F, given, country, f" in wave {wave}")
         for wave, rows_F in zip(waves, rows, strict=True)
     ]
+    return [one for one in found if len(one.rows_F)]
 
 
 def inside(people: pl.DataFrame, margin: str, level: str) -> np.ndarray:
@@ -90,9 +94,13 @@ def _fielding(people: pl.DataFrame, rows_F: np.ndarray, margins: Margins, countr
         fitted[country] = country_F, size
     if not fitted:
         fitted["everyone"] = nobody, {"": 1.0}
-    columns, shares = tuple(c for c, _ in fitted.values()), {name: share for name, (_, share) in fitted.items()}
     weight_F = people["weight"].to_numpy().astype(np.float64)
-    return Fielding(rows_F, weight_F, country_F, columns, shares, margins.where, wave)
+    counts_F = pl.Series(weight_F > 0)
+    columns = tuple(column.filter(counts_F) for column, _ in fitted.values())
+    shares = {name: share for name, (_, share) in fitted.items()}
+    counted = counts_F.to_numpy()
+    country_F = country_F.filter(counts_F)
+    return Fielding(rows_F[counted], weight_F[counted], country_F, columns, shares, margins.where, wave)
 
 
 def _in_or_out(column: pl.Series, level: str, share: float) -> tuple[pl.Series, dict[str, float]]:
@@ -137,21 +145,25 @@ def _check(people: pl.DataFrame, margins: Margins, margin: str, wave: str) -> No
         _check_total_response(column, people, margins, margin, wave)
         return
     check_sum(margin, levels, place)
-    astray_P = (column.is_null() | ~column.is_in(list(levels))).to_numpy()
+    # Who has no weight is fitted to nothing.
+    astray_P = ((people["weight"] > 0) & (column.is_null() | ~column.is_in(list(levels)))).to_numpy()
     if astray_P.any():
-        level = column.filter(astray_P)[0]
-        state = f"an unknown {margin}" if level is None else f"{margin} '{level}', which has no margin"
-        _refuse(astray_P, people, state, margins, margin, wave)
+        _refuse(column, astray_P, people, margins, margin, wave)
 
 
 def _check_total_response(column: pl.Series, people: pl.DataFrame, margins: Margins, margin: str, wave: str) -> None:
-    if column.null_count():
-        _refuse(column.is_null().to_numpy(), people, f"an unknown {margin}", margins, margin, wave)
+    counts = people["weight"] > 0
+    unknown_P = (counts & column.is_null()).to_numpy()
+    if unknown_P.any():
+        _refuse(column, unknown_P, people, margins, margin, wave)
     for level, share in margins.shares[margin].items():
-        out_P = (~column.list.contains(level)).to_numpy()
-        weighty_P = out_P & (people["weight"] > 0).to_numpy()
-        if share == 1 and out_P.any():
-            _refuse(out_P, people, f"no {margin} '{level}', whose share is 1", margins, margin, wave)
+        weighty_P = (counts & ~column.list.contains(level)).fill_null(False).to_numpy()
+        if share == 1 and weighty_P.any():
+            raise WeightingError(
+                f"{weighty_P.sum():,} respondents{wave} have no {margin} '{level}', whose share is 1",
+                where=margins.place(margin, level),
+                mend="mend the share, or leave the level out of the margins",
+            )
         if share < 1 and not weighty_P.any():
             raise WeightingError(
                 f"every respondent{wave} has {margin} '{level}', so no weight can reach its share",
@@ -160,13 +172,26 @@ def _check_total_response(column: pl.Series, people: pl.DataFrame, margins: Marg
             )
 
 
-def _refuse(astray_P: np.ndarray, people: pl.DataFrame, state: str, margins: Margins, margin: str, wave: str) -> None:
-    who = people["person"].filter(astray_P)[0]
+def _refuse(
+    column: pl.Series, astray_P: np.ndarray, people: pl.DataFrame, margins: Margins, margin: str, wave: str
+) -> None:
+    """Each level without a margin is named with how many have it."""
+    astray = column.filter(pl.Series(astray_P))
+    counts = sorted(Counter(astray.to_list() if astray.dtype != MANY else [None] * len(astray)).items(), key=_common)
+    named = [f"unknown {n:,}" if level is None else f"'{level}' {n:,}" for level, n in counts]
+    listed = ", ".join(named[:NAMED]) + (f", and {len(named) - NAMED} more levels" if len(named) > NAMED else "")
+    such = f"{len(astray):,} such in all" + (f": {listed}" if len(named) > 1 else "")
+    state = f"an unknown {margin}" if astray[0] is None else f"{margin} '{astray[0]}', which has no margin"
     raise WeightingError(
-        f"respondent {who}{wave} has {state} ({astray_P.sum()} such in all)",
+        f"respondent {people['person'].filter(pl.Series(astray_P))[0]}{wave} has {state} ({such})",
         where=margins.place(margin),
-        mend=f"add the level to the margins, leave '{margin}' out of them, or take these people out",
+        mend=f"add the levels to the margins, leave '{margin}' out of them, or take these people out",
     )
+
+
+def _common(counted: tuple[str | None, int]) -> tuple[int, str]:
+    level, n = counted
+    return -n, level or ""
 
 
 def _check_countries(

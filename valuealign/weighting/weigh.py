@@ -14,7 +14,7 @@ import polars as pl
 
 from valuealign.config import WeightingConfig
 from valuealign.errors import WeightingError
-from valuealign.weighting.everyone import everyone
+from valuealign.weighting.everyone import Spoken, everyone
 from valuealign.weighting.fit import fit, ratios, trim
 from valuealign.weighting.margins import Margins
 from valuealign.weighting.targets import Fielding, inside, targets
@@ -52,8 +52,9 @@ class Gap(NamedTuple):
 class Weights:
     """Survey weights ``weights_P`` (mean 1, rows of ``survey.people``), what they cost and what they mended.
 
-    ``everyone`` says whom they speak for, to be printed. ``trimmed`` counts the rows that would
-    weigh more without the trimming.
+    ``everyone`` says whom they speak for, to be printed, and ``notes`` what else to know.
+    ``rescaled`` says that countries were brought to their parts of everyone. ``trimmed`` counts the
+    rows that would weigh more without the trimming.
     """
 
     weights_P: np.ndarray
@@ -62,6 +63,8 @@ class Weights:
     gaps: tuple[Gap, ...] = ()
     everyone: str = ""
     trimmed: int = 0
+    rescaled: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def kish(weights_P: np.ndarray) -> Kish:
@@ -101,38 +104,50 @@ def weigh(
 
     Raises WeightingError for what ``everyone`` refuses, a margin of a trait or level that nobody in
     the sample has, a person whose level is unknown or has no margin, margins that cannot be met
-    (within the trimming), and a design effect out of reach.
+    (within the trimming), and a design effect that is not reached.
     """
     people = survey.people
-    start_P, sentence = everyone(people, config, country=country, population_weights=population_weights)
+    spoken = everyone(people, config, country=country, population_weights=population_weights)
     if config.method == "poststratify" and (margins is None or len(margins.shares) != 1):
         what = f"post-stratification takes one margin, not {0 if margins is None else len(margins.shares)}"
         mend = "give one joint margin, as in 'age & sex', or set weighting.method=rake"
         raise WeightingError(what, where="weighting.margins", mend=mend)
+    fieldings = targets(people.with_columns(pl.Series("weight", spoken.weights_P)), margins, country)
     if margins is None and config.design_effect is None:
-        return _weights(people, None, start_P, sentence, 0)
-    fieldings = targets(people.with_columns(pl.Series("weight", start_P)), margins, country)
+        notes = _untrimmed(float(ratios(fieldings, spoken.weights_P).max(initial=0)), config.trim)
+        return _weights(people, None, spoken.weights_P, spoken._replace(notes=spoken.notes + notes), 0)
     most = max((one.shares for one in fieldings), key=len)
     if config.method == "poststratify" and len(most) > 1:
         what = f"post-stratification would have to meet {', '.join(most)} at once"
         mend = "give one joint margin that names the country too, or set weighting.method=rake"
         raise WeightingError(what, where="weighting.method", mend=mend)
-    free_P = fit(fieldings, config.method)
+    free_P = fit(fieldings, config.method, people.height)
     ratio = config.trim
     if config.design_effect is not None:
         ratio, fitted_P = _to_design_effect(people, fieldings, config, free_P)
     else:
         fitted_P = free_P if ratio is None else trim(fieldings, config.method, free_P, ratio)
     above = 0 if ratio is None else int((ratios(fieldings, free_P) > ratio).sum())
-    return _weights(people, margins, fitted_P, sentence, above)
+    return _weights(people, margins, fitted_P, spoken, above)
 
 
 def _weights(
-    people: pl.DataFrame, margins: Margins | None, fitted_P: np.ndarray, sentence: str, trimmed: int
+    people: pl.DataFrame, margins: Margins | None, fitted_P: np.ndarray, spoken: Spoken, trimmed: int
 ) -> Weights:
     found = worth(people, fitted_P)
     gaps = () if margins is None else _gaps(people, margins, fitted_P)
-    return Weights(fitted_P, found.design_effect, found.n_eff, gaps, sentence, trimmed)
+    rescaled = not np.allclose(spoken.weights_P, people["weight"].to_numpy())
+    return Weights(fitted_P, found.design_effect, found.n_eff, gaps, spoken.sentence, trimmed, rescaled, spoken.notes)
+
+
+def _untrimmed(largest: float, trim: float | None) -> tuple[str, ...]:
+    """A note where ``weighting.trim`` would have had an effect with margins."""
+    if trim is None or largest <= trim:
+        return ()
+    return (
+        f"Nothing was trimmed: weighting.trim ({trim:g}) goes with margins, and there are none (the largest weight is "
+        f"{largest:.1f} times the mean of its country and wave); weighting.design_effect trims without them.",
+    )
 
 
 def _to_design_effect(
@@ -161,7 +176,8 @@ def _to_design_effect(
             high = ratio
     if best is None:
         raise WeightingError(
-            f"a design effect of {wanted:g} is out of reach; the smallest that was reached is {smallest:.3f}",
+            f"fitting and trimming in turn did not reach a design effect of {wanted:g}; "
+            f"the smallest that they reached is {smallest:.3f}",
             where="weighting.design_effect",
             mend=f"{math.ceil(smallest * 1000) / 1000:.3f} is safe; or fit fewer margins",
         )
