@@ -21,7 +21,8 @@ from _job import run_job, say
 from valuealign import config as configuration
 from valuealign.config import RunConfig
 from valuealign.dataset import Dataset, build, facts, folder_of, write
-from valuealign.evaluate import Exam, build_exam
+from valuealign.evaluate import Exam, exam_of
+from valuealign.prompts import train_templates
 from valuealign.signals import behaviour_parts, survey_cells
 from valuealign.surveys.table import Survey
 from valuealign.types import Cell
@@ -57,19 +58,21 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
     survey, weights_P, splits = dataset.survey, dataset.weights.weights_P, dataset.splits
     found = facts(dataset)
     targets = dataset.shrunk or dataset.train
-    cells = tuple(survey_cells(targets, splits.train))
-    exam = build_exam(survey, weights_P, dataset.groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
+    wordings = train_templates(config.prompts)
+    cells = tuple(survey_cells(targets, splits.train, templates=wordings))
+    exam = exam_of(config, survey, weights_P, dataset.groups, splits)
     found["cells to train on"] = f"{len(cells):,}"
     behaviour = behaviour_parts(config, survey, weights_P, splits.person_P)
     if config.kto.on == "survey":
-        kto_cells = tuple(survey_cells(targets, splits.train, undesirable="others"))
+        kto_cells = tuple(survey_cells(targets, splits.train, undesirable="others", templates=wordings))
     else:
         kto_cells = behaviour["train"]
     if behaviour["train"]:
         found["behaviour prompts"] = ", ".join(f"{len(part)} to {name}" for name, part in behaviour.items())
     for name, fact in found.items():
         progress(f"{name}: {fact}")
-    seen = (*cells, *kto_cells, *exam.cells, *behaviour["select"], *behaviour["report"])
+    # How the exam is worded is no matter of the data.
+    seen = (*cells, *kto_cells, *exam.worded(None).cells, *behaviour["select"], *behaviour["report"])
     digest = hashlib.sha256(json.dumps([[c.key, c.desirable, c.undesirable] for c in seen]).encode())
     return Prepared(dataset, exam, cells, kto_cells, behaviour, digest.hexdigest()[:32], found)
 

@@ -135,6 +135,14 @@ class SplitsConfig(Section):
         return self
 
 
+class PromptsConfig(Section):
+    """How questions are put: names of templates (docs/training.md)."""
+
+    train: Texts = Field(("chat",), min_length=1, description="templates of training prompts; several are mixed")
+    evaluate: Texts | None = Field(None, min_length=1, description="templates of evaluation; null: train's first")
+    file: Path | None = Field(None, description="a YAML file of templates of your own, beside the built-in ones")
+
+
 class ModelConfig(Section):
     """The base model and its adapter."""
 
@@ -281,6 +289,7 @@ class RunConfig(Section):
     weighting: WeightingConfig = WeightingConfig()
     groups: GroupsConfig = GroupsConfig()
     splits: SplitsConfig = SplitsConfig()
+    prompts: PromptsConfig = PromptsConfig()
     model: ModelConfig = ModelConfig()
     distribution: DistributionConfig = DistributionConfig()
     kto: KtoConfig = KtoConfig()
