@@ -23,7 +23,7 @@ from valuealign.cluster.session import cluster
 from valuealign.cluster.train import fit
 from valuealign.cluster.worker import START, TrainRun, read_scores
 from valuealign.config import RunConfig
-from valuealign.evaluate import Evaluation, behaviour_by_stage
+from valuealign.evaluate import Evaluation, behaviour_by_stage, rewordings
 from valuealign.learner import plan_stages
 from valuealign.models.load import fingerprint, resolve
 from valuealign.report import print_table, write_report
@@ -31,6 +31,7 @@ from valuealign.report import print_table, write_report
 
 def make_run(config: RunConfig, prepared: Prepared, out: Path) -> TrainRun:
     """The training run of a configuration: its stages, and the cells to score after each."""
+    reworded = rewordings(prepared.exam, config.prompts)
     return TrainRun(
         model=config.model,
         train=config.train,
@@ -38,7 +39,7 @@ def make_run(config: RunConfig, prepared: Prepared, out: Path) -> TrainRun:
         out=out,
         cache=configuration.home() / "reference",
         seed=config.seed,
-        score={"exam": prepared.exam.cells, "behaviour": prepared.behaviour["report"]},
+        score={"exam": prepared.exam.cells, "behaviour": prepared.behaviour["report"], **reworded},
     )
 
 
@@ -55,22 +56,21 @@ def align(config: RunConfig) -> dict[str, Any]:
     with cluster():
         fit(run, name="align", progress=say)
     names = [START, *config.stages]
-    scores = {who: read_scores(out, who) for who in names}
-    marked = {who: found["behaviour"] for who, found in scores.items()}
-    behaviour = behaviour_by_stage(marked, prepared.behaviour["report"], base=START)
-    evaluation = prepared.exam.judge({who: found["exam"] for who, found in scores.items()}, part="report")
-    evaluation = evaluation.with_behaviour(behaviour)
+    read = {who: read_scores(out, who) for who in names}
+    scores = {name: {who: found[name] for who, found in read.items()} for name in run.score}
+    behaviour = behaviour_by_stage(scores.pop("behaviour"), prepared.behaviour["report"], base=START)
+    judged = prepared.exam.judge(scores.pop("exam"), part="report", reworded=scores)
+    evaluation = judged.with_behaviour(behaviour)
     versions = register(config, prepared, run, evaluation, fingerprint(base))
     steps = (f"{version} ({stage})" for stage, version in versions.items())
     lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", out.name, *steps]
-    facts = {"Whom was asked": prepared.facts}
     report = write_report(
         out / "report",
         title=config.name,
         evaluation=evaluation,
-        facts=facts,
+        facts={"Whom was asked": prepared.facts},
         lineage=lineage,
-        gaps=prepared.weights.gaps,
+        gaps=prepared.dataset.weights.gaps,
         screens=prepared.dataset.screens,
     )
     say("\n" + print_table(evaluation))

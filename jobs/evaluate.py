@@ -25,7 +25,7 @@ from valuealign import config as configuration
 from valuealign.config import RunConfig
 from valuealign.dataset import weighted
 from valuealign.errors import RegistryError
-from valuealign.evaluate import Exam, behaviour_by_stage, build_exam
+from valuealign.evaluate import Exam, behaviour_by_stage, exam_of, rewordings
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
 from valuealign.registry import Registry, Version
@@ -48,13 +48,18 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None =
     for one in versions:
         if one.card.get("data_hash") not in (None, prepared.data_hash):
             say(f"note: {one.ref} was trained on other data or another split than this configuration's")
-    exam, marks, asked, gaps = prepared.exam, prepared.behaviour["report"], prepared.facts, prepared.weights.gaps
+    exam, marks, asked, gaps = (
+        prepared.exam,
+        prepared.behaviour["report"],
+        prepared.facts,
+        prepared.dataset.weights.gaps,
+    )
     if on is not None:
         (exam, asked, gaps), marks = _elsewhere(config, on), ()
-    scores = _score(config, versions, exam.cells, marks)
-    evaluation = exam.judge({who: answers for who, (answers, _) in scores.items()}, part="report")
-    marked = {who: logps for who, (_, logps) in scores.items()}
-    behaviour = behaviour_by_stage(marked, marks, base=BASE)
+    reworded = rewordings(exam, config.prompts)
+    scores = _score(config, versions, {"exam": exam.cells, "behaviour": marks, **reworded})
+    evaluation = exam.judge(scores["exam"], part="report", reworded={how: scores[how] for how in reworded})
+    behaviour = behaviour_by_stage(scores["behaviour"], marks, base=BASE)
     say("\n" + print_table(evaluation.with_behaviour(behaviour)))
     key = hashlib.sha256("\n".join([*(v.ref for v in versions), str(on or "")]).encode()).hexdigest()[:8]
     folder = configuration.home() / "runs" / config.name / f"evaluate-{key}"
@@ -83,8 +88,7 @@ def _elsewhere(config: RunConfig, on: Path) -> tuple[Exam, dict[str, str], tuple
     for name, fact in asked.items():
         say(f"judged on {name}: {fact}")
     splits = other_survey(survey, weights.weights_P, groups, config.splits, seed=config.seed)
-    exam = build_exam(survey, weights.weights_P, groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
-    return exam, asked, weights.gaps
+    return exam_of(config, survey, weights.weights_P, groups, splits), asked, weights.gaps
 
 
 def _get(registry: Registry, ref: str, name: str) -> Version:
@@ -98,17 +102,17 @@ def _get(registry: Registry, ref: str, name: str) -> Version:
 
 
 def _score(
-    config: RunConfig, versions: list[Version], exam: tuple[Cell, ...], behaviour: tuple[Cell, ...]
-) -> dict[str, tuple[list[np.ndarray], list[np.ndarray]]]:
-    """Raw log-probabilities of the base and of every version, on both cell sets."""
+    config: RunConfig, versions: list[Version], sets: dict[str, tuple[Cell, ...]]
+) -> dict[str, dict[str, list[np.ndarray]]]:
+    """Raw log-probabilities of each cell set under the base and under every version: set -> whose -> one a cell."""
     host = Host(config.model.path, config.model.dtype, arguments=config.model.chat_template_kwargs)
-    cells = (*exam, *behaviour)
-    found = {BASE: host.score(None, cells)}
+    found = {name: {BASE: host.score(None, cells)} for name, cells in sets.items()}
     for one in versions:
-        say(f"scoring {one.ref}: {len(cells):,} cells")
+        say(f"scoring {one.ref}: {sum(map(len, sets.values())):,} cells")
         host.load(one.id, one.path)
-        found[one.id] = host.score(one.id, cells)
-    return {who: (logps[: len(exam)], logps[len(exam) :]) for who, logps in found.items()}
+        for name, cells in sets.items():
+            found[name][one.id] = host.score(one.id, cells)
+    return found
 
 
 if __name__ == "__main__":

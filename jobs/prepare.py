@@ -22,12 +22,13 @@ from valuealign import config as configuration
 from valuealign.config import RunConfig
 from valuealign.dataset import Dataset, build, facts, folder_of, read_sheet, write
 from valuealign.errors import SurveyError
-from valuealign.evaluate import Exam, build_exam
+from valuealign.evaluate import Exam, exam_of
+from valuealign.prompts import train_templates
 from valuealign.report import write_love_plot
 from valuealign.signals import behaviour_parts, survey_cells
 from valuealign.surveys.table import Survey
 from valuealign.types import Cell
-from valuealign.weighting import Gap, Weights
+from valuealign.weighting import Gap
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,6 @@ class Prepared:
         """Those who count."""
         return self.dataset.survey
 
-    @property
-    def weights(self) -> Weights:
-        """Their weights."""
-        return self.dataset.weights
-
 
 def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepared:
     """Steps 1 to 3 of the road: read, weight and aggregate, cells and splits."""
@@ -60,23 +56,22 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
     survey, weights_P, splits = dataset.survey, dataset.weights.weights_P, dataset.splits
     found = facts(dataset)
     targets = dataset.shrunk or dataset.train
-    cells = tuple(survey_cells(targets, splits.train))
-    exam = build_exam(survey, weights_P, dataset.groups, splits, bootstrap=config.evaluate.bootstrap, seed=config.seed)
+    wordings = train_templates(config.prompts)
+    cells = tuple(survey_cells(targets, splits.train, templates=wordings))
+    exam = exam_of(config, survey, weights_P, dataset.groups, splits)
     found["cells to train on"] = f"{len(cells):,}"
     behaviour, marked = behaviour_parts(config, survey, weights_P, splits.person_P)
     found |= marked
     judged = {
-        name: tuple(survey_cells(targets, splits.train, undesirable="others"))
+        name: tuple(survey_cells(targets, splits.train, undesirable="others", templates=wordings))
         if stage.on == "survey"
         else behaviour["train"]
         for name, stage in config.preferences.items()
     }
-    if behaviour["train"]:
-        prompts = {name: len({cell.prompt for cell in part}) for name, part in behaviour.items()}
-        found["behaviour prompts"] = ", ".join(f"{count} to {name}" for name, count in prompts.items())
     for name, fact in found.items():
         progress(f"{name}: {fact}")
-    seen = (*cells, *behaviour["train"], *exam.cells, *behaviour["select"], *behaviour["report"])
+    # How the exam is worded is no matter of the data.
+    seen = (*cells, *behaviour["train"], *exam.worded(None).cells, *behaviour["select"], *behaviour["report"])
     digest = hashlib.sha256(json.dumps([[c.key, c.desirable, c.undesirable] for c in seen]).encode())
     return Prepared(dataset, exam, cells, judged, behaviour, digest.hexdigest()[:32], found)
 

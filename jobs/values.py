@@ -27,6 +27,7 @@ from valuealign.evaluate.profiles import (
     theory_of,
 )
 from valuealign.population import tabulate
+from valuealign.prompts import evaluate_templates
 from valuealign.types import Cell
 from valuealign.values import THEORIES
 
@@ -37,7 +38,7 @@ def values(config: RunConfig, version: tuple[str, ...], theory: str | None) -> t
     chosen = THEORIES[theory] if theory else theory_of(survey)
     items = profile_items(survey, chosen)
     table = tabulate(survey, weights.weights_P, [group for group in groups if len(group.traits) <= 1])
-    cells = profile_cells(items, table)
+    cells = profile_cells(items, table, evaluate_templates(config.prompts)[0])
     logps = _score(config, version, cells) if version else {}
     profiles = compare_profiles(survey, weights.weights_P, table, chosen, logps)
     say(f"{chosen.title}: {len(items)} items, {len(table.groups)} groups; {weights.everyone}\n")

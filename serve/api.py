@@ -67,19 +67,30 @@ class ApiError(Exception):
 
 
 def create_app(
-    *, store: Store, registry: Registry, backend: Backend, name: str, max_tokens: int = 64, max_body: int = 262_144
+    *,
+    store: Store,
+    registry: Registry,
+    backend: Backend,
+    name: str,
+    max_tokens: int = 64,
+    max_body: int = 262_144,
+    template: prompts.Template | None = None,
 ) -> FastAPI:
-    """The service of model family ``name``. ``max_tokens`` bounds an answer, ``max_body`` (bytes) a request."""
+    """The service of model family ``name``. ``max_tokens`` bounds an answer, ``max_body`` (bytes) a request;
+    ``template`` words closed questions (None: the default one)."""
     app = FastAPI(title="valuealign", docs_url=None, redoc_url=None, responses=ERRORS)
     app.add_middleware(BodyLimit, limit=max_body)
     _handle_errors(app)
-    _answering(app, store, registry, backend, name, max_tokens)
+    _answering(app, store, registry, backend, name, max_tokens, template)
     _listening(app, store)
     _telling(app, store, registry, name)
     return app
 
 
-def _answering(app: FastAPI, store: Store, registry: Registry, backend: Backend, name: str, max_tokens: int) -> None:
+def _answering(
+    app: FastAPI, store: Store, registry: Registry, backend: Backend, name: str, max_tokens: int,
+    template: prompts.Template | None,
+) -> None:  # fmt: skip
     """POST /v1/chat/completions and /v1/distributions."""
 
     @app.post("/v1/chat/completions")
@@ -118,7 +129,7 @@ def _answering(app: FastAPI, store: Store, registry: Registry, backend: Backend,
     async def distributions(request: wire.DistributionRequest) -> wire.DistributionResponse:
         version = await run_in_threadpool(_resolve, registry, name, request.model)
         asked = request.asked()
-        cells = [closed_cell(question) for question in asked]
+        cells = [closed_cell(question, template) for question in asked]
         scores = await backend.score(version, cells)
         found = [_distribution(question, logp_K) for question, logp_K in zip(asked, scores, strict=True)]
         made = []
@@ -191,11 +202,11 @@ def _telling(app: FastAPI, store: Store, registry: Registry, name: str) -> None:
             raise ApiError(503, f"not ready: {error.what}", code="not_ready") from None
 
 
-def closed_cell(question: wire.Question) -> Cell:
+def closed_cell(question: wire.Question, template: prompts.Template | None = None) -> Cell:
     """The cell that asks ``question``, through the same prompt as training."""
     options = tuple(question.options)
     nothing = (0.0,) * len(options)
-    messages = prompts.ask(question.item, options, question.group or "")
+    messages = prompts.ask(question.item, options, question.group or "", template)
     return Cell(messages, options, desirable=nothing, undesirable=nothing, closed=True, source="served")
 
 

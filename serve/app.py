@@ -24,7 +24,7 @@ from valuealign.config import RunConfig
 from valuealign.errors import ConfigError, ModelError, RegistryError
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
-from valuealign.prompts import render
+from valuealign.prompts import Template, render, train_templates
 from valuealign.registry import Registry, Version
 from valuealign.store import Store
 from valuealign.types import Cell, Message
@@ -79,7 +79,9 @@ class HostBackend:
         self._used = self._used[-self._keep :]
 
 
-def build(*, name: str, database: str, root: str, base: str, dtype: str, gpu: bool, max_tokens: int) -> FastAPI:
+def build(
+    *, name: str, database: str, root: str, base: str, dtype: str, gpu: bool, max_tokens: int, template: Template
+) -> FastAPI:
     """What a replica runs: opens the store, loads the base, the champion and its predecessor."""
     store = Store.open(database)
     registry = Registry(Path(root), store)
@@ -89,7 +91,9 @@ def build(*, name: str, database: str, root: str, base: str, dtype: str, gpu: bo
     for version in (registry.previous(name), registry.get(f"{name}@champion")):
         if version is not None and version.card.get("base_hash") in (None, backend.base_hash):
             backend.attach(version)
-    return create_app(store=store, registry=registry, backend=backend, name=name, max_tokens=max_tokens)
+    return create_app(
+        store=store, registry=registry, backend=backend, name=name, max_tokens=max_tokens, template=template
+    )
 
 
 def start(config: RunConfig, *, home: Path) -> str:
@@ -97,7 +101,7 @@ def start(config: RunConfig, *, home: Path) -> str:
 
     Returns when the service answers; one of ours that runs already is replaced. Raises
     UnknownVersion if there is no champion, ModelError if its base is gone, ConfigError if the
-    port is taken.
+    port is taken or a template is unknown.
     """
     database = os.environ.get("VALUEALIGN_DB") or str(home / "valuealign.db")
     store = Store.open(database)
@@ -119,6 +123,7 @@ def start(config: RunConfig, *, home: Path) -> str:
         "dtype": config.model.dtype,
         "gpu": place.gpus > 0,
         "max_tokens": place.max_tokens,
+        "template": train_templates(config.prompts)[0],
     }
     if set(serve.status().applications) == {APP}:
         stop()  # it is replaced; while Serve runs, neither its address nor its port can change

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
@@ -50,7 +51,7 @@ def lay(registry: Registry, folder: Path, n: int = 1) -> None:
     registry.move("demo", "champion", "v1", expected=None, who="test", why="start")
 
 
-def service(home: Path, backend: Echo | None = None, **limits: int) -> tuple[FastAPI, Store, Registry]:
+def service(home: Path, backend: Echo | None = None, **limits: Any) -> tuple[FastAPI, Store, Registry]:
     """The app over a home, which gets a champion if it has none."""
     store = Store.open(home / "valuealign.db")
     registry = Registry(home / "registry", store)

@@ -19,7 +19,7 @@ import pytest
 from fastapi.testclient import TestClient
 from serving import Echo, service
 
-from valuealign.prompts import survey_messages
+from valuealign.prompts import ask, survey_messages, wordings
 from valuealign.store import Store
 from valuealign.types import Group, Item, Message, Option
 
@@ -28,7 +28,7 @@ QUESTION = {"item": "People should be free.", "options": ["agree", "disagree"], 
 
 
 class Service:
-    def __init__(self, home: Path, **limits: int) -> None:
+    def __init__(self, home: Path, **limits: Any) -> None:
         self.backend = Echo()
         self.app, self.store, self.registry = service(home, self.backend, **limits)
         self.http = TestClient(self.app, raise_server_exceptions=False)
@@ -110,6 +110,14 @@ def test_a_distribution_asks_as_training_does(served: Service):
     assert (
         kept.kind == "distribution" and kept.messages == cell.prompt and kept.detail["options"] == QUESTION["options"]
     )
+
+
+def test_a_distribution_is_asked_by_the_template_of_the_run(tmp_path: Path):
+    qa = wordings().questions["qa"]
+    served = Service(tmp_path, template=qa)
+    assert served.post("/v1/distributions", {"model": "demo", **QUESTION}).status_code == 200
+    assert served.backend.cells[0].prompt == ask(QUESTION["item"], QUESTION["options"], QUESTION["group"], qa)
+    served.store.close()
 
 
 def test_several_questions_come_back_in_order(served: Service):

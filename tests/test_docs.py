@@ -9,12 +9,12 @@ import pytest
 from conftest import ROOT
 from serving import Echo, service
 
-from valuealign.config import RunConfig, _keys
+from valuealign.config import RunConfig, keys
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py") if not path.name.startswith("_"))
-KEYS = {key: default for key, default, _ in _keys(RunConfig)}
+KEYS = {key: default for key, default, _ in keys(RunConfig)}
 
 
 def documented_keys() -> dict[str, str]:

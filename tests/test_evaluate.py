@@ -19,6 +19,7 @@ from valuealign.evaluate import FLOOR, HALF, Evaluation, Exam, Key, build_exam
 from valuealign.evaluate.nulls import Nulls
 from valuealign.metrics.nulls import additive
 from valuealign.population import find_groups, tabulate
+from valuealign.prompts import survey_messages, wordings
 from valuealign.splits import Splits, other_survey, split
 from valuealign.surveys.codebook import Codebook, Trait
 from valuealign.surveys.table import Survey
@@ -263,6 +264,26 @@ def test_exam_cells_hold_no_answers_and_come_in_one_order(world: World) -> None:
     assert len({(cell.source, cell.group) for cell in world.exam.cells}) == len(world.exam.cells)
     for cell in world.exam.cells:
         assert len(set(cell.desirable)) == 1 and cell.n_eff == 0 and cell.closed
+
+
+def test_the_same_questions_in_other_words(world: World) -> None:
+    exam, card = world.exam.only("report"), wordings().questions["card"]
+    other = exam.worded(card)
+    for one, cell, (item_id, group) in zip(other.cells, exam.cells, exam.asked, strict=True):
+        item = world.survey.codebook.item(item_id)
+        assert one.prompt == survey_messages(item, group, card) != cell.prompt == survey_messages(item, group)
+        assert (one.completions, one.group, one.source) == (cell.completions, cell.group, cell.source)
+    assert other.worded(None) == exam
+    flat = [np.zeros(len(cell.completions)) for cell in exam.cells]
+    steep = [np.arange(len(cell.completions)) - 9.0 for cell in exam.cells]
+    judged = exam.judge({"a": flat, "b": steep}, reworded={"asked as card": {"a": steep, "b": flat}})
+    assert judged.stages == ("a", "b")
+    for split_name in ("cells", "groups", "items"):
+        for metric in ("jsd_bits", "dispersion", "raw_mass"):
+            row = judged.row(split_name, "a (asked as card)", metric)
+            assert row.estimate == judged.figure(split_name, "b", metric) and row.kind == "reworded"
+    plain = exam.judge({"a": flat, "b": steep})
+    assert [row for row in judged.rows if row.kind != "reworded"] == list(plain.rows)
 
 
 def test_resamples_are_of_persons_and_average_to_the_truth(world: World) -> None:

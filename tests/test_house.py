@@ -43,6 +43,7 @@ ROOMS = (
     "report",
     "loop",
     "cluster",
+    "compare",
 )
 
 # Heavy libraries and the only places that import them (files, or folders with everything in them).

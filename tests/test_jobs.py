@@ -14,7 +14,18 @@ from tiny import make_tiny
 
 pytestmark = pytest.mark.ray
 
-RUN_JOBS = ("align", "sweep_kto", "evaluate", "update", "prepare", "export", "values", "sample_size", "service")
+RUN_JOBS = (
+    "align",
+    "sweep_kto",
+    "evaluate",
+    "update",
+    "prepare",
+    "compare_signals",
+    "export",
+    "values",
+    "sample_size",
+    "service",
+)
 ALL_JOBS = (*RUN_JOBS, "draft_codebook", "plan", "promote", "review", "demo")
 
 

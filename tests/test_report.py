@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -59,6 +60,18 @@ def test_table_holds_stages_nulls_and_floor(evaluation: Evaluation) -> None:
     assert cells(text, "guess: traits added up") == ["51.2", "51.2", "-", "-"]
     assert cells(text, "kto") == ["31.1 ±3.0"] * 4 + ["0.870", "0.950"]
     assert cells(text, "noise floor") == ["10.1"] * 4
+    assert "(asked as ...)" not in text
+
+
+def test_a_stage_in_other_words_stands_below_it(evaluation: Evaluation) -> None:
+    who = "base (asked as card, never trained)"
+    more = (row("cells", who, "reworded", 0.222), row("cells", who, "reworded", 0.3, "raw_mass"))
+    text = print_table(replace(evaluation, rows=evaluation.rows + more))
+    assert cells(text, "base (asked") == ["222.0 ±3.0", "-", "-", "-", "-", "0.300"]
+    lines = [line.strip() for line in text.splitlines()]
+    (place,) = [n for n, line in enumerate(lines) if line.startswith("base (asked")]
+    assert lines[place - 1].startswith("base  ") and lines[place + 1].startswith("kto ")
+    assert any(line.startswith("(asked as ...)") for line in lines)
     assert "Lower is better" in text and "1,234 people" in text and "log base 2, no root" in text
     text = " ".join(text.split())
     assert "49 % (95 %: 49 % to 49 %)" in text and "cells -92.3 (-94.3 to -88.3)" in text

@@ -26,6 +26,7 @@ from valuealign.models.seed_start import wire_copying
 from valuealign.models.seed_words import TRAITS
 from valuealign.types import Message
 
+QA = prompts.wordings().questions["qa"]
 TINY = SeedRecipe(
     vocabulary=400, hidden=32, layers=2, heads=2, intermediate=48, tokenizer_samples=100, steps=3, batch=2, row=160
 )
@@ -72,6 +73,14 @@ def test_another_recipe_is_another_folder() -> None:
     assert len(keys) == 4
 
 
+def test_another_form_of_closed_chats_is_another_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But a template that the seed text does not use changes nothing."""
+    before = TINY.key()
+    assert [len(chat) for chat in seed.FORM] == [1, 2] and seed.FORM[0] == prompts.ask("question", ["one", "two"])
+    monkeypatch.setattr(seed, "FORM", [prompts.ask("question", ["one", "two"], template=QA)])
+    assert TINY.key() != before
+
+
 def test_an_edit_of_any_source_is_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = TINY.key()
     copies = [tmp_path / file.name for file in seed._sources()]
@@ -89,7 +98,8 @@ def test_an_edit_of_any_source_is_another_folder(tmp_path: Path, monkeypatch: py
 
 
 def test_all_that_making_imports_is_among_the_sources() -> None:
-    """Save for what decides nothing about the model: settings, errors and plain records."""
+    """Save for what decides nothing about the model: settings, errors and plain records. The templates of
+    ``prompts.yaml`` are text, of which the one that matters is in the key as it is filled."""
     package = Path(seed.__file__).parents[1]
     ahead, reached = [Path(seed.__file__)], set[Path]()
     while ahead:

@@ -57,6 +57,7 @@ LEGEND = (
     "dispersion: 1 means answers as varied as the people's, under 1 a model that is too sure (held-out {shown}).",
     "on options: how much of the model's probability falls on the listed answers at all (held-out {shown}).",
 )
+REWORDED_LEGEND = "(asked as ...): the same model, its questions put in other words."
 AUC_LEGEND = "behaviour: how often an answer people called desirable beats one they did not; 0.5 is chance{note}."
 INK = {
     "stage": "#0b6e69",
@@ -64,6 +65,7 @@ INK = {
     "oracle": "#c9b48f",
     "floor": "#555b66",
     "half": "#9aa1ad",
+    "reworded": "#6fa8a4",
     "shuffled": "#b4525a",
 }
 KIND_WORDS = {
@@ -72,6 +74,7 @@ KIND_WORDS = {
     "oracle": "guess that reads the held-out answers",
     "floor": "noise floor",
     "half": "split-half",
+    "reworded": "model, asked in other words",
     "shuffled": "model, groups shuffled",
 }
 PORTRAITS = 6
@@ -88,8 +91,8 @@ def print_table(evaluation: Evaluation, *, metric: str = "jsd_bits") -> str:
     ``metric`` is a distance of METRICS; figures are printed in thousandths. Behaviour AUCs come
     from ``Evaluation.with_behaviour``. Ends without a line feed.
     """
-    header, rows = _table(evaluation, metric)
-    lines = [f"{_title(metric)}", "", *_aligned([header, *rows], stages=evaluation.stages), ""]
+    header, rows = figures(evaluation, metric)
+    lines = [f"{_title(metric)}", "", *_aligned([header, *rows], stages=_models(evaluation)), ""]
     for line in [*_legend(evaluation), *_findings(evaluation, metric)]:
         lines += textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
     return "\n".join(lines)
@@ -152,19 +155,30 @@ def _columns(evaluation: Evaluation) -> list[str]:
     return [split for split in COLUMNS if split in evaluation.splits]
 
 
-def _table(evaluation: Evaluation, metric: str) -> tuple[list[str], list[list[str]]]:
+def figures(evaluation: Evaluation, metric: str = "jsd_bits") -> tuple[list[str], list[list[str]]]:
+    """The table's header and rows as texts, distances in thousandths; see ``print_table``."""
     columns, shown = _columns(evaluation), _shown(evaluation)
     aucs = any(row.split == BEHAVIOUR for row in evaluation.rows)
     header = ["", *columns, "dispersion", "on options", *(["behaviour"] if aucs else [])]
     there = {row.who for row in evaluation.rows if row.metric == metric}
     rows = []
-    for who in [who for who in (*NULLS, *evaluation.stages, FLOOR, HALF) if who in there]:
-        is_stage = who in evaluation.stages
+    models = _models(evaluation)
+    for who in [who for who in (*NULLS, *models, FLOOR, HALF) if who in there]:
+        is_model = who in models
         cells = [_milli(_find(evaluation, split, who, metric)) for split in columns]
         extra = [(shown, "dispersion"), (shown, "raw_mass"), *([(BEHAVIOUR, "auc")] if aucs else [])]
-        more = [_plain(_find(evaluation, split, who, name)) if is_stage else "" for split, name in extra]
+        more = [_plain(_find(evaluation, split, who, name)) if is_model else "" for split, name in extra]
         rows.append([_words(evaluation, who), *cells, *more])
     return header, rows
+
+
+def _models(evaluation: Evaluation) -> list[str]:
+    """The stages, each followed by itself asked in other words."""
+    reworded = dict.fromkeys(row.who for row in evaluation.rows if row.kind == "reworded")
+    found: list[str] = []
+    for stage in evaluation.stages:
+        found += [stage, *(who for who in reworded if who.startswith(f"{stage} ("))]
+    return found
 
 
 def _words(evaluation: Evaluation, who: str) -> str:
@@ -175,7 +189,7 @@ def _milli(row: Row | None) -> str:
     if row is None or not math.isfinite(row.estimate.value):
         return "-"
     text = f"{1000 * row.estimate.value:.1f}"
-    if row.kind == "stage":
+    if row.kind in ("stage", "reworded"):
         text += f" ±{500 * (row.estimate.high - row.estimate.low):.1f}"
     return f"({text})" if row.kind == "oracle" else text
 
@@ -205,6 +219,7 @@ def _legend(evaluation: Evaluation) -> list[str]:
         line.format(people=f"{people:,}" if isinstance(people, int) else people, shown=_shown(evaluation))
         for line in kept
     ]
+    lines += [REWORDED_LEGEND] if any(row.kind == "reworded" for row in evaluation.rows) else []
     auc = next((row for row in evaluation.rows if row.split == BEHAVIOUR), None)
     return [*lines, AUC_LEGEND.format(note=f" ({auc.note})" if auc.note else "")] if auc else lines
 
@@ -244,7 +259,7 @@ def _distance_chart(evaluation: Evaluation, split: str, metric: str) -> str:
     """Points with 95 % intervals, one line for each guess, stage and floor."""
     mixed = f"{evaluation.stages[-1]} (groups shuffled)" if evaluation.stages else ""
     data: list[dict[str, Any]] = []
-    for who in (*NULLS, *evaluation.stages, mixed, FLOOR, HALF):
+    for who in (*NULLS, *_models(evaluation), mixed, FLOOR, HALF):
         row = _find(evaluation, split, who, metric)
         if row is not None and math.isfinite(row.estimate.value):
             one = row.estimate
@@ -362,7 +377,7 @@ def _page(
     screens: pl.DataFrame | None,
 ) -> str:
     metric = "jsd_bits"
-    header, rows = _table(evaluation, metric)
+    header, rows = figures(evaluation, metric)
     charts = [
         (split, SPLIT_WORDS[split], _described(evaluation, split), _distance_chart(evaluation, split, metric))
         for split in _columns(evaluation)
@@ -370,7 +385,7 @@ def _page(
     shown = list(dict.fromkeys([*evaluation.stages[:1], *evaluation.stages[-1:]]))
     portraits = [(one.question, _portrait_chart(one, shown)) for one in evaluation.portraits[:PORTRAITS]]
     others = [
-        (METRICS[name].title, METRICS[name].unit, *_table(evaluation, name))
+        (METRICS[name].title, METRICS[name].unit, *figures(evaluation, name))
         for name in ("wasserstein", "total_variation")
     ]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -15,6 +15,7 @@ from valuealign.evaluate.behaviour import behaviour_by_stage
 from valuealign.evaluate.exam import Exam, Key, build_exam
 from valuealign.evaluate.judge import Panel
 from valuealign.evaluate.record import BASELINE, BEHAVIOUR, FLOOR, HALF, HELD_OUT, SPLITS, Evaluation, Portrait, Row
+from valuealign.evaluate.wording import exam_of, rewordings
 from valuealign.metrics import behaviour_auc
 
 __all__ = [
@@ -33,4 +34,6 @@ __all__ = [
     "behaviour_auc",
     "behaviour_by_stage",
     "build_exam",
+    "exam_of",
+    "rewordings",
 ]

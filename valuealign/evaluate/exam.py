@@ -17,6 +17,7 @@ from valuealign.evaluate.record import HELD_OUT, Evaluation, Portrait, Row
 from valuealign.metrics import Floats, jsd_bits, softmax
 from valuealign.metrics.intervals import FEW
 from valuealign.population import ShareTable, membership, person_codes, tabulate
+from valuealign.prompts import Template
 from valuealign.signals.targets import question
 from valuealign.splits import SURVEY, WAVES, Splits
 from valuealign.surveys.table import Survey
@@ -28,9 +29,13 @@ PARTS: tuple[Part, ...] = ("select", "report")
 
 @dataclass(frozen=True)
 class Exam:
-    """What is asked and what people answered. Made by ``build_exam``; picklable, needs no survey."""
+    """What is asked and what people answered. Made by ``build_exam``; picklable, needs no survey.
+
+    ``asked`` are the (item id, group) pairs of ``cells``, in their order.
+    """
 
     cells: tuple[Cell, ...]
+    asked: tuple[Pair, ...]
     panels: tuple[Panel, ...]
     positions_CK: Floats
     items: tuple[Item, ...]
@@ -60,23 +65,40 @@ class Exam:
         panels = [panel for panel in self.panels if panel.part == part]
         used = np.unique(np.concatenate([panel.cell_C for panel in panels])) if panels else np.zeros(0, np.intp)
         moved = tuple(replace(panel, cell_C=np.searchsorted(used, panel.cell_C)) for panel in panels)
-        cells = tuple(self.cells[c] for c in used)
-        return replace(self, cells=cells, panels=moved, positions_CK=self.positions_CK[used])
+        cells, asked = tuple(self.cells[c] for c in used), tuple(self.asked[c] for c in used)
+        return replace(self, cells=cells, asked=asked, panels=moved, positions_CK=self.positions_CK[used])
+
+    def worded(self, template: Template | None) -> Exam:
+        """The same exam, its questions put by another template (None: the default one)."""
+        items = {item.id: item for item in self.items}
+        return replace(self, cells=tuple(_blank(items[item], group, template) for item, group in self.asked))
 
     def judge(
-        self, logps_by_stage: Mapping[str, Sequence[Sequence[float] | Floats]], *, part: Part = "report"
+        self,
+        logps_by_stage: Mapping[str, Sequence[Sequence[float] | Floats]],
+        *,
+        part: Part = "report",
+        reworded: Mapping[str, Mapping[str, Sequence[Sequence[float] | Floats]]] | None = None,
     ) -> Evaluation:
         """Every stage on every split of ``part``, beside the nulls, the noise floor and each other.
 
-        Arrays as in ``distances``. Intervals resample respondents and items jointly. Raises
-        ModelError as ``distances`` does.
+        Arrays as in ``distances``. ``reworded[how][stage]`` are answers to the same questions in
+        other words (``worded``): rows of kind ``reworded``, called "stage (how)". Intervals resample
+        respondents and items jointly. Raises ModelError as ``distances`` does.
         """
         logps = {stage: self._padded(given, stage) for stage, given in logps_by_stage.items()}
+        others = {
+            f"{stage} ({how})": self._padded(given, f"{stage} ({how})")
+            for how, by_stage in (reworded or {}).items()
+            for stage, given in by_stage.items()
+        }
         rows: list[Row] = []
         donor_C = self._donors()
         for panel in self.panels:
             if panel.part == part:
-                rows += Judge(panel, self.positions_CK[panel.cell_C], donor_C[panel.cell_C], self.seed).rows(logps)
+                rows += Judge(panel, self.positions_CK[panel.cell_C], donor_C[panel.cell_C], self.seed).rows(
+                    logps, others
+                )
         facts = {key: value for key, value in self.facts.items() if key not in ("select", "report")}
         return Evaluation(part, tuple(logps), tuple(rows), {**facts, **self.facts[part]}, self._portraits(logps, part))
 
@@ -131,8 +153,11 @@ def build_exam(
     seed: int,
     most: int = 600,
     most_seen: int = 200,
+    template: Template | None = None,
 ) -> Exam:
     """The exam of a survey: what to ask, the truth of both parts, nulls and ``bootstrap`` resamples.
+
+    Questions are put by ``template`` (None: the default one).
 
     ``most`` cells a held-out split and part (``most_seen`` of the trained ones) are kept, chosen by
     a hash, so that scoring stays quick. The survey weights are held fixed over resamples. Raises
@@ -168,16 +193,17 @@ def build_exam(
                 panel = _panel(split, part, pairs, cell_C, truth, drawn[split], guesses)
                 panels.append(panel)
                 facts[part]["splits"][split] = {"people": _persons(survey, rows_P), **_describe(panel)}
-    flat = [[1.0 / len(items[item].options)] * len(items[item].options) for item, _ in asked]
-    # What people answered stays out of the cells, so that nobody trains on an exam by mistake.
-    cells = tuple(
-        question(items[item], group, shares, [0.0] * len(shares), n_eff=0.0)
-        for (item, group), shares in zip(asked, flat, strict=True)
-    )
+    cells = tuple(_blank(items[item], group, template) for item, group in asked)
     positions_CK = np.full((len(cells), width), np.nan)
     for c, cell in enumerate(cells):
         positions_CK[c, : len(cell.positions)] = cell.positions
-    return Exam(cells, tuple(panels), positions_CK, train.items, facts, seed)
+    return Exam(cells, tuple(asked), tuple(panels), positions_CK, train.items, facts, seed)
+
+
+def _blank(item: Item, group: Group, template: Template | None) -> Cell:
+    """The question with flat masses: what people answered stays out, so that nobody trains on an exam by mistake."""
+    k = len(item.options)
+    return question(item, group, [1.0 / k] * k, [0.0] * k, n_eff=0.0, template=template)
 
 
 def _persons(survey: Survey, rows_P: NDArray[np.bool_]) -> int:

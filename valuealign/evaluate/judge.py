@@ -61,13 +61,17 @@ class Judge:
         even = np.full(self.items, 1 / self.items)
         self.picks_BI = rng.multinomial(self.items, even, size=resamples).astype(np.float64)
 
-    def rows(self, logps: Mapping[str, Floats]) -> list[Row]:
+    def rows(self, logps: Mapping[str, Floats], reworded: Mapping[str, Floats] | None = None) -> list[Row]:
         """Every metric of every stage, null and floor on this panel, and the stages' gains over each other.
 
         ``logps`` maps a stage to its raw log-probabilities of all the exam's cells, [C, K] in nats (NaN
-        beyond an item's own options). A figure that nothing counts for (Wasserstein of nominal items) has no row.
+        beyond an item's own options), ``reworded`` a stage in other words. A figure that nothing counts
+        for (Wasserstein of nominal items) has no row.
         """
         answers, kinds, notes = self._answers(logps)
+        reworded = reworded or {}
+        answers |= {who: softmax(logp_CK[self.panel.cell_C]) for who, logp_CK in reworded.items()}
+        kinds |= dict.fromkeys(reworded, "reworded")
         rows: list[Row] = []
         for name, metric in METRICS.items():
             draws: dict[str, tuple[float, Floats]] = {}
@@ -83,7 +87,7 @@ class Judge:
             if metric.better == "lower" and draws:
                 rows += self._gains(name, draws, list(logps))
             rows += self._differences(name, draws, list(logps))
-        return rows + self._masses(logps) + self._worst(logps)
+        return rows + self._masses(logps, "stage") + self._masses(reworded, "reworded") + self._worst(logps)
 
     def _answers(self, logps: Mapping[str, Floats]) -> tuple[dict[str, Floats], dict[str, Kind], dict[str, str]]:
         """Whose answers are judged: shares [C, K], what kind they are, and a note."""
@@ -155,12 +159,12 @@ class Judge:
                 rows.append(self._row(f"{later} - {earlier}", name, "difference", value, apart_B, note="paired"))
         return rows
 
-    def _masses(self, logps: Mapping[str, Floats]) -> list[Row]:
+    def _masses(self, logps: Mapping[str, Floats], kind: Kind) -> list[Row]:
         rows = []
         for stage, logp_CK in logps.items():
             mass_C = raw_mass(logp_CK[self.panel.cell_C])
             parts = Parts(mass_C, np.ones_like(mass_C))
-            rows.append(self._row(stage, "raw_mass", "stage", _ratio(parts), self._draws(parts)))
+            rows.append(self._row(stage, "raw_mass", kind, _ratio(parts), self._draws(parts)))
         return rows
 
     def _worst(self, logps: Mapping[str, Floats]) -> list[Row]:

@@ -15,10 +15,11 @@ import numpy as np
 from valuealign.errors import CodebookError, SurveyError
 from valuealign.metrics.distances import Floats, softmax
 from valuealign.population import ShareTable
+from valuealign.prompts import Template
 from valuealign.signals import question
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Cell, Item
-from valuealign.values import THEORIES, Circle, Scores, Theory, circle, score, score_shares, sinusoid
+from valuealign.values import Circle, Scores, Theory, circle, most_measured, score, score_shares, sinusoid
 
 PEOPLE = "people"
 UNKEYED = (
@@ -61,11 +62,12 @@ def profile_items(survey: Survey, theory: Theory) -> tuple[Item, ...]:
     return found
 
 
-def profile_cells(items: Sequence[Item], table: ShareTable) -> tuple[Cell, ...]:
-    """The cells to ask a model, groups outermost: every item of every group of ``table``."""
+def profile_cells(items: Sequence[Item], table: ShareTable, template: Template | None = None) -> tuple[Cell, ...]:
+    """The cells to ask a model by ``template`` (None: the default one), groups outermost: every item of every
+    group of ``table``."""
     flat = ([0.0] * len(item.options) for _ in table.groups for item in items)
     return tuple(
-        question(item, group, shares, shares, n_eff=0.0)
+        question(item, group, shares, shares, n_eff=0.0, template=template)
         for (group, item), shares in zip(((g, i) for g in table.groups for i in items), flat, strict=True)
     )
 
@@ -116,18 +118,8 @@ def _profile(
 
 def theory_of(survey: Survey) -> Theory:
     """The theory that measures most of a survey's items. Raises CodebookError where none does."""
-    counts = {
-        name: sum(any(v in theory.values for v in item.values) for item in survey.codebook.items)
-        for name, theory in THEORIES.items()
-        if theory.scores_people
-    }
-    best = max(counts, key=lambda name: counts[name])
-    return THEORIES[best] if counts[best] else _nothing(survey)
-
-
-def _nothing(survey: Survey) -> Theory:
-    raise CodebookError(
-        "no item measures a value",
-        where=survey.codebook.where or survey.codebook.name,
-        mend=UNKEYED,
-    )
+    book = survey.codebook
+    best = most_measured(book.items)
+    if best is None:
+        raise CodebookError("no item measures a value", where=book.where or book.name, mend=UNKEYED)
+    return best

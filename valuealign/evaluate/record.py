@@ -26,7 +26,7 @@ BASELINE = {
 }
 FLOOR, HALF = "noise floor", "split-half"
 BEHAVIOUR = "behaviour"
-Kind = Literal["stage", "shuffled", "null", "oracle", "floor", "half", "gain", "difference"]
+Kind = Literal["stage", "shuffled", "reworded", "null", "oracle", "floor", "half", "gain", "difference"]
 
 
 @dataclass(frozen=True)

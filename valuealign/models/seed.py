@@ -60,7 +60,7 @@ RECORD = "seed.json"
 def _sources() -> tuple[Path, ...]:
     """The files that decide the text, the tokens, the first weights and the training."""
     here = Path(__file__).parent
-    return (here.parent / "prompts.py", *sorted(f for f in here.glob("seed*.py") if f.name != "seed_exam.py"))
+    return (here.parent / "prompts" / "chat.py", *sorted(f for f in here.glob("seed*.py") if f.name != "seed_exam.py"))
 
 
 def source_hash(files: Iterable[Path]) -> str:
@@ -72,6 +72,8 @@ def source_hash(files: Iterable[Path]) -> str:
 
 
 SOURCES = source_hash(_sources())  # once, at import: of the code that runs, not of a later edit
+# The form of the seed text's closed chats. The other templates of prompts.yaml decide nothing here.
+FORM = [prompts.ask("question", ["one", "two"], group) for group in ("", "group")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ class SeedRecipe:
 
     def key(self) -> str:
         """Hash (16 hex characters) of the recipe, the sources, the libraries, the machine kind and the thread count."""
-        made_with = [SOURCES, torch.__version__, transformers.__version__, tokenizers.__version__]
+        made_with = [SOURCES, FORM, torch.__version__, transformers.__version__, tokenizers.__version__]
         text = json.dumps([asdict(self), made_with, platform.machine(), threads()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -296,8 +298,9 @@ def rows(recipe: SeedRecipe, tokenizer: PreTrainedTokenizerFast) -> Iterator[Row
 
 def _tokens(sample: Sample, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[list[int]]]:
     """Token ids of the prompt and of each completion (EOS included), as ``prompts`` renders them."""
-    prompt = prompts.prompt_ids(sample.messages, tokenizer) if sample.messages else [tokenizer.bos_token_id]
-    return prompt, [prompts.completion_ids(text, tokenizer) for text in sample.completions]
+    return prompts.prompt_ids(sample.messages, tokenizer), [
+        prompts.completion_ids(text, tokenizer) for text in sample.completions
+    ]
 
 
 def _append(row: Row, prompt: Sequence[int], branches: Sequence[Sequence[int]], prompt_weight: float) -> None:

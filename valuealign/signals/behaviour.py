@@ -62,6 +62,9 @@ def behaviour_parts(config: RunConfig, survey: Survey, weights_P: np.ndarray, pe
     parts = {"train": prompts[2 * held :], "select": prompts[:held], "report": prompts[held : 2 * held]}
     mine = {part: set(some) for part, some in parts.items()}
     kept = {part: tuple(c for c in by_part[part] if c.prompt in mine[part] and c.mass > 0) for part in PARTS}
+    if prompts:
+        counts = {part: len({cell.prompt for cell in cells}) for part, cells in kept.items()}
+        facts |= {"behaviour prompts": ", ".join(f"{count} to {part}" for part, count in counts.items())}
     return Behaviour(kept, facts)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from valuealign.types import Item
 from valuealign.values.kiesel import KIESEL
 from valuealign.values.rokeach import ROKEACH
 from valuealign.values.schwartz10 import SCHWARTZ10
@@ -17,6 +20,7 @@ __all__ = [
     "Theory",
     "circle",
     "higher_order",
+    "most_measured",
     "score",
     "score_shares",
     "sinusoid",
@@ -28,3 +32,15 @@ THEORIES: dict[str, Theory] = {
     "rokeach": ROKEACH,
     "kiesel": KIESEL,
 }
+
+
+def most_measured(items: Iterable[Item]) -> Theory | None:
+    """The theory that the most of these items measure, among those that score people; None where none does."""
+    items = tuple(items)
+    counts = {
+        name: sum(any(value in theory.values for value in item.values) for item in items)
+        for name, theory in THEORIES.items()
+        if theory.scores_people
+    }
+    best = max(counts, key=lambda name: counts[name])
+    return THEORIES[best] if counts[best] else None

@@ -1,9 +1,8 @@
-"""The one place where a cell becomes text, for training, evaluation and serving alike.
+"""A chat as the tokens that a model reads: its own template, and where an answer begins and ends.
 
-A survey question becomes a chat: a system turn that names the group (none for ``everyone``), a
-user turn with the wording and the options. Prompt and completion are tokenised apart, so that a
-boundary never merges. Around an answer a completion has what the model's own chat template writes
-there, and it ends with the token that ends a turn, so that "agree" is no prefix of "agree strongly".
+Prompt and completion are tokenised apart, so that a boundary never merges. Around an answer a completion
+has what the model's own chat template writes there, and it ends with the token that ends a turn, so that
+"agree" is no prefix of "agree strongly".
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 
 from valuealign.errors import ModelError
-from valuealign.types import Cell, Group, Item, Message, Rendered, Tokenizer
+from valuealign.types import Cell, Message, Rendered, Tokenizer
 
 # For tokenizers without a chat template of their own (older base models).
 PLAIN_TEMPLATE = (
@@ -52,18 +51,6 @@ class ChatTokenizer(Tokenizer, Protocol):
         tokenize: bool = ...,
         add_generation_prompt: bool = ...,
     ) -> str: ...
-
-
-def survey_messages(item: Item, group: Group) -> tuple[Message, ...]:
-    """The chat that asks ``item`` of ``group``; no group is named for everyone."""
-    return ask(item.text, [option.text for option in item.options], group.text)
-
-
-def ask(question: str, options: Sequence[str], group: str = "") -> tuple[Message, ...]:
-    """A closed question as a chat. ``group`` is a phrase such as "a woman aged 25 to 34"."""
-    listed = "\n".join(f"- {option}" for option in options)
-    user = Message("user", f"{question}\n{listed}")
-    return (Message("system", f"Answer as {group}."), user) if group else (user,)
 
 
 @dataclass(frozen=True)
@@ -130,9 +117,12 @@ def _text(messages: Sequence[Message], tokenizer: ChatTokenizer, *, ask: bool = 
 def prompt_text(messages: Sequence[Message], tokenizer: ChatTokenizer) -> str:
     """The chat as the text that the model continues (the tokenizer's own template, else a plain one).
 
-    Where the template has no system turns, the system's words stand before the user's. Raises
-    ModelError for a chat that the template cannot write.
+    Without any turn it is the start of a plain text: BOS, or EOS where there is none. Where the template
+    has no system turns, the system's words stand before the user's. Raises ModelError for a chat that the
+    template cannot write.
     """
+    if not messages:
+        return tokenizer.bos_token or tokenizer.eos_token
     if len(messages) > 1 and messages[0].role == "system" and not turn(tokenizer).system:
         system, first, *rest = messages
         messages = [Message(first.role, f"{system.content}\n\n{first.content}"), *rest]
@@ -179,9 +169,11 @@ def _adds_space(tokenizer: ChatTokenizer) -> bool:
 
 
 def render(cell: Cell, tokenizer: ChatTokenizer) -> Rendered:
-    """The cell as token ids."""
-    return Rendered(
-        cell=cell,
-        prompt_ids=tuple(prompt_ids(cell.prompt, tokenizer)),
-        completion_ids=tuple(tuple(completion_ids(c, tokenizer)) for c in cell.completions),
-    )
+    """The cell as token ids; a cell without a prompt is a plain text, not an answer in a chat."""
+    if cell.prompt:
+        texts = [completion_ids(text, tokenizer) for text in cell.completions]
+    else:
+        texts = [
+            [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id] for text in cell.completions
+        ]
+    return Rendered(cell, tuple(prompt_ids(cell.prompt, tokenizer)), tuple(map(tuple, texts)))

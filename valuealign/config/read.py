@@ -1,0 +1,164 @@
+"""Reading a run: one YAML file, overridden on the command line, unknown keys refused.
+
+A key is written ``section.name``; ``python jobs/align.py kto.beta=0.2`` overrides one. ``describe()`` prints
+them all and is what ``--help`` shows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from valuealign.config.schema import RunConfig, Section
+from valuealign.errors import ConfigError, nearest
+
+
+def home() -> Path:
+    """Where valuealign keeps what it makes: ``$VALUEALIGN_HOME``, else ``~/.valuealign``."""
+    return Path(os.environ.get("VALUEALIGN_HOME") or Path.home() / ".valuealign").absolute()
+
+
+def load(path: Path | str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run of a YAML file (or of the defaults) with ``section.key=value`` overrides applied.
+
+    Values are read as YAML. Paths in a file are relative to the file, on the command line to the
+    working directory; both become absolute. Raises ConfigError naming file, key and the mend.
+    """
+    tree: dict[str, Any] = {}
+    where = "command line"
+    if path is not None:
+        where = str(path)
+        tree = _read(Path(path))
+        _anchor_paths(tree, RunConfig, Path(path).absolute().parent)
+    for override in overrides:
+        _apply(tree, override)
+    return _validate(tree, where, [override.partition("=")[0] for override in overrides])
+
+
+def describe() -> str:
+    """Every key with its default and meaning, one a line."""
+    return "\n".join(f"  {key:28} {default!s:22} {text}" for key, default, text in keys(RunConfig))
+
+
+def dump(config: RunConfig) -> str:
+    """The resolved run as YAML that ``load`` reads back to an equal run."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration ({error.strerror})", where=str(path), mend="name an existing YAML file"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError("the configuration is not UTF-8 text", where=str(path), mend="save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(
+            f"not valid YAML: {getattr(error, 'problem', error)}",
+            where=f"{path}{line}",
+            mend="check indentation and colons",
+        ) from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError("a configuration is a mapping of sections", where=str(path), mend="write 'section:' lines")
+    return tree
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"'{override}' is no override", where="command line", mend="write section.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"cannot read the value of '{key}'", where="command line", mend="quote it as in YAML"
+        ) from None
+    *sections, name = key.split(".")
+    node = tree
+    schema: type[Section] = RunConfig
+    for section in sections:
+        if section not in schema.model_fields:
+            raise ConfigError(f"unknown key '{key}'", where="command line", mend=_nearest_key(key))
+        inner = node.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{section}' is no section", where="command line", mend=_nearest_key(key))
+        node, schema = inner, _section(schema, section)
+    if name not in schema.model_fields:
+        raise ConfigError(f"unknown key '{key}'", where="command line", mend=_nearest_key(key))
+    if key == "model.path" and isinstance(value, str) and Path(value).is_dir():
+        value = str(Path(value).absolute())
+    node[name] = str(Path(value).absolute()) if _is_path(schema, name) and isinstance(value, str) else value
+
+
+def _section(schema: type[Section], name: str) -> type[Section]:
+    kind = schema.model_fields[name].annotation
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return kind
+    raise ConfigError(f"'{name}' has no keys of its own", where="command line", mend=f"write {name}=value")
+
+
+def _is_path(schema: type[Section], name: str) -> bool:
+    field = schema.model_fields.get(name)
+    return field is not None and "Path" in str(field.annotation)
+
+
+def _anchor_paths(tree: dict[str, Any], schema: type[Section], base: Path) -> None:
+    """Make the relative paths of a file absolute, seen from the file's folder."""
+    for name, value in tree.items():
+        if isinstance(value, dict) and name in schema.model_fields:
+            kind = schema.model_fields[name].annotation
+            if isinstance(kind, type) and issubclass(kind, Section):
+                _anchor_paths(value, kind, base)
+        elif isinstance(value, str) and _is_path(schema, name):
+            tree[name] = str((base / value).absolute())
+    model = tree.get("model") if schema is RunConfig else None
+    if isinstance(model, dict) and isinstance(model.get("path"), str) and (base / model["path"]).is_dir():
+        model["path"] = str((base / model["path"]).absolute())
+
+
+def _validate(tree: dict[str, Any], where: str, overridden: Sequence[str]) -> RunConfig:
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if any(f"{key}.".startswith(f"{said}.") for said in overridden):
+            where = "command line"
+        elif where != "command line" and any(f"{said}.".startswith(f"{key}.") or not key for said in overridden):
+            where = f"{where} and command line"  # of a section, or of the whole run: either may have said it
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"unknown key '{key}'", where=where, mend=_nearest_key(key)) from None
+        raise ConfigError(
+            f"'{key}': {first['msg'].lower()}" if key else first["msg"],
+            where=where,
+            mend=f"got {first['input']!r}; see --help for what the key takes",
+        ) from None
+
+
+def _nearest_key(key: str) -> str:
+    known = [name for name, _, _ in keys(RunConfig)]
+    last = key.rsplit(".", 1)[-1]
+    same_name = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    return f"did you mean {' or '.join(repr(name) for name in same_name)}?" if same_name else nearest(key, known)
+
+
+def keys(schema: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    for name, field in schema.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from keys(kind, f"{prefix}{name}.")
+        else:
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            shown = yaml.safe_dump(default).split("\n")[0] if default is None or isinstance(default, bool) else default
+            yield f"{prefix}{name}", shown, field.description or ""
