@@ -48,12 +48,8 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None =
     for one in versions:
         if one.card.get("data_hash") not in (None, prepared.data_hash):
             say(f"note: {one.ref} was trained on other data or another split than this configuration's")
-    exam, marks, asked, gaps = (
-        prepared.exam,
-        prepared.behaviour["report"],
-        prepared.facts,
-        prepared.dataset.weights.gaps,
-    )
+    exam, marks, asked = prepared.exam, prepared.behaviour["report"], prepared.facts
+    gaps = prepared.dataset.weights.gaps
     if on is not None:
         (exam, asked, gaps), marks = _elsewhere(config, on), ()
     reworded = rewordings(exam, config.prompts)

@@ -154,6 +154,7 @@ def _nearest_key(key: str) -> str:
 
 
 def keys(schema: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every key of a section with its default and meaning, inner sections' keys with their section before them."""
     for name, field in schema.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
