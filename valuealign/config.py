@@ -136,10 +136,11 @@ class SplitsConfig(Section):
 
 
 class ModelConfig(Section):
-    """The base model and its adapter."""
+    """The base model, and what of it trains."""
 
     path: str = Field("seed", description="'seed' (made by the project) or a Hugging Face model folder")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
+    train: Literal["lora", "full"] = Field("lora", description="what trains: a LoRA adapter, or all weights")
     lora_r: int = Field(16, ge=1, description="rank of the LoRA adapters")
     lora_alpha: float = Field(32.0, gt=0, description="scale of the LoRA adapters")
 
@@ -196,6 +197,12 @@ class TrainConfig(Section):
     cpus_per_worker: float = Field(0.5, gt=0, description="CPUs reserved for each worker")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs reserved for each worker")
     zero: Literal[0, 1, 2, 3] = Field(2, description="DeepSpeed ZeRO stage")
+    offload: Literal["none", "optimizer"] = Field(
+        "none", description="ZeRO: keep optimizer states in the host's memory"
+    )
+    recompute: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, one more forward"
+    )
     token_budget: int = Field(4096, ge=64, description="tokens of a micro-batch, padding included")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's pull of the adapter towards the base model")

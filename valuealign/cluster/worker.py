@@ -87,13 +87,21 @@ class NoCheckpoints:
 MakeEngine = Callable[[CellModel, int], Engine]
 
 
-def build(model: ModelConfig, *, seed: int, start: Path | None, device: str = "cpu") -> tuple[Base, CellModel]:
-    """The base with its adapter, ready for an engine. Raises ModelError."""
+def build(
+    model: ModelConfig, *, seed: int, start: Path | None, device: str = "cpu", recompute: bool = False
+) -> tuple[Base, CellModel]:
+    """The base with what trains on it, ready for an engine. Raises ModelError."""
     base = load_base(model.path, dtype=model.dtype, device=device, progress=lambda _: None)
-    adapted = add_adapter(base.model, r=model.lora_r, alpha=model.lora_alpha, seed=seed)
-    if start is not None:
-        put_adapter(adapted, start)
-    return base, CellModel(adapted)
+    if model.train == "full":
+        cell_model = CellModel(base.model.requires_grad_(True))
+    else:
+        adapted = add_adapter(base.model, r=model.lora_r, alpha=model.lora_alpha, seed=seed)
+        if start is not None:
+            put_adapter(adapted, start)
+        cell_model = CellModel(adapted)
+    if recompute:
+        cell_model.recompute()
+    return base, cell_model
 
 
 def work(

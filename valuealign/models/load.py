@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from valuealign.errors import ModelError
@@ -91,6 +91,19 @@ def load_base(
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked; any id will do
     model.to(device).eval().requires_grad_(False)
     return Base(model, tokenizer, folder)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model folder, which needs no weights; None where the folder has none."""
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
+
+
+def read_abilities(config: Mapping[str, Any]) -> Abilities:
+    """As ``abilities``, of a ``config.json`` as it is written (what it leaves out is transformers' default)."""
+    return abilities(AutoConfig.for_model(**{**config, "attn_implementation": "sdpa"}))
 
 
 def abilities(config: Any) -> Abilities:

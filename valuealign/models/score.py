@@ -34,6 +34,11 @@ class CellModel(nn.Module):
         inner: Any = self.model
         return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
+    def recompute(self) -> None:
+        """Keep only the inputs of the layers for the backward pass, which then computes the rest anew."""
+        self.causal.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.model.train()  # transformers recomputes in this mode only; there is no dropout for it to switch on
+
     def forward(self, batch: Batch) -> Tensor:
         """Log-probabilities [N] of whole completions, in nats, summed in fp32."""
         if self.packed:
