@@ -132,7 +132,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 @click.command(help=str(__doc__).replace("\n\n    ", "\n\n\b\n    "))
 @click.option("--cells", "count", default=60, show_default=True, type=click.IntRange(min=2))
-@click.option("--steps", default=4000, show_default=True, type=click.IntRange(min=1))
+@click.option("--steps", default=2000, show_default=True, type=click.IntRange(min=1))
 @click.option("--write", is_flag=True, help="put the table into docs/objectives.md")
 def main(count: int, steps: int, write: bool) -> None:
     torch.set_num_threads(1)

@@ -28,14 +28,15 @@ from valuealign.errors import ConfigError
 from valuealign.models.load import fingerprint, resolve
 from valuealign.report import print_table
 
-TOKENS = 250_000
-OPEN, CLOSE = "<!-- table -->", "<!-- /table -->"
+TOKENS = 400_000
 
 
 def compare_signals(
-    config: RunConfig, signal: tuple[str, ...], tokens: int, rate: tuple[float, ...], into: Path | None
+    config: RunConfig, signal: tuple[str, ...], tokens: int, rate: tuple[float, ...], into: Path | None, mark: str
 ) -> Comparison:
     """Compare, print, write; returns the last state."""
+    if into is not None:
+        around(into, mark)  # a document without a place for the table says so before the work
     base = resolve(config.model.path, progress=say)
     config = config.model_copy(update={"stages": ("distribution",)})
     prepared = prepare(config)
@@ -53,7 +54,8 @@ def compare_signals(
     say("\n" + print_table(state.evaluation))
     say(f"\ntable: {out / 'table.md'}")
     if into is not None:
-        put(markdown(state), into)
+        before, after = around(into, mark)
+        into.write_text(f"{before}\n\n{markdown(state)}\n\n{after}", encoding="utf-8")
     return state
 
 
@@ -70,13 +72,19 @@ def write(state: Comparison, out: Path) -> None:
         aside.replace(out / name)
 
 
-def put(table: str, document: Path) -> None:
-    """Replace what stands between the marks of a document by the table."""
-    before, mark, rest = document.read_text(encoding="utf-8").partition(OPEN)
-    _, end, after = rest.partition(CLOSE)
-    if not mark or not end:
-        raise ConfigError("no place for the table", where=str(document), mend=f"write {OPEN} and {CLOSE} in it")
-    document.write_text(f"{before}{OPEN}\n\n{table}\n\n{CLOSE}{after}", encoding="utf-8")
+def around(document: Path, mark: str) -> tuple[str, str]:
+    """A document's text up to and with one mark, and from the other on. Raises ConfigError if it has none."""
+    first, last = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    try:
+        before, found, rest = document.read_text(encoding="utf-8").partition(first)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the document ({error.strerror})", where=str(document), mend="name a Markdown file"
+        ) from None
+    _, end, after = rest.partition(last)
+    if not found or not end:
+        raise ConfigError("no place for the table", where=str(document), mend=f"write {first} and {last} in it")
+    return before + first, last + after
 
 
 if __name__ == "__main__":
@@ -88,7 +96,6 @@ if __name__ == "__main__":
         click.option(
             "--rate", multiple=True, type=float, help=f"multiples of distribution.learning_rate; else {RATES}"
         ),
-        click.option(
-            "--into", type=click.Path(path_type=Path), help=f"put the table between {OPEN} and {CLOSE} of a file"
-        ),
+        click.option("--into", type=click.Path(path_type=Path), help="put the table into this Markdown file, ..."),
+        click.option("--mark", default="table", show_default=True, help="... between <!-- MARK --> and <!-- /MARK -->"),
     )

@@ -1,53 +1,102 @@
-"""Will it fit: the memory that a run needs on each GPU of a box, from the model's config.json alone.
+"""Will it fit, how long will it take, what will it cost: from the model's config.json and the survey's cells alone.
 
-    python jobs/plan.py --box 4xA40 model.path=/models/my-base model.dtype=bfloat16 train.zero=2
+    python jobs/plan.py --box 4xA40 -c run.yaml model.path=/models/my-base model.dtype=bfloat16
+    python jobs/plan.py --box 1xH200 --price-per-gpu-hour 3 model.path=/models/my-base model.train=full
+    python jobs/plan.py --box cpu --probe
 
-Nothing is loaded: the folder's config.json is enough, offline, without a GPU. The figures are
-estimates from formulas; what they assume is printed with them. How long a run takes and what it
-costs is not said: that needs rates measured on such a box.
+No weights are loaded, offline, without a GPU: config.json is enough (the tokenizer's files make the
+count of tokens exact). It compares ZeRO stages, recomputation and offload, and prints the overrides
+of the fastest way that fits. Figures are estimates from formulas (docs/planner.md); what they assume
+is printed with them. --probe loads the model and trains a few steps on this machine, beside what is
+estimated for it; on a machine like the box, the times are then as measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import click
+import torch
 from _job import run_job, say
+from prepare import prepare
 
+from valuealign import planner
+from valuealign.cluster.worker import build
 from valuealign.config import RunConfig
-from valuealign.planner import ASSUMPTIONS, BOXES, GB, GPUS, find_box, mend, plan, read_config
+from valuealign.learner import plan_stages
+from valuealign.models.load import load_tokenizer, resolve
+from valuealign.planner import words
+from valuealign.planner.probe import is_here, probe_all
 
 
-def plan_run(config: RunConfig, box: str) -> None:
-    """Print what one GPU holds, item by item, and the verdict."""
-    machine = find_box(box)
-    folder = _folder(config.model.path)
-    model = read_config(folder)
-    found = plan(model, config, machine, where=str(folder / "config.json"))
-    say(f"model: {found.parameters:,} parameters; the adapter: {found.lora:,} (rank {config.model.lora_r})")
-    say(f"box: {box}, {machine.gpus} GPUs of {machine.memory / GB:g} GB; {config.model.dtype}, ZeRO {found.zero}")
-    say("on each GPU, in GB:")
-    for name, size in found.items.items():
-        say(f"  {name:28}{size / GB:9.2f}")
-    say(f"  {'in training':28}{sum(found.items.values()) / GB:9.2f}")
-    say(f"  {'before, the base whole':28}{found.loading / GB:9.2f}")
-    say(f"  {'usable':28}{found.usable / GB:9.2f}")
-    say("assumed: " + ";\n         ".join(ASSUMPTIONS))
-    if found.fits:
-        workers = f"train.workers={machine.gpus} train.gpus_per_worker=1"
-        say(f"verdict: fits, with {(found.usable - found.total) / GB:.1f} GB to spare; run it with {workers}")
-    else:
-        over = (found.total - found.usable) / GB
-        say(f"verdict: does not fit, {over:.1f} GB too much; the most is taken by {found.largest}")
-        say(f"  mend: {mend(model, config, machine)}")
+def plan_run(config: RunConfig, box: str, probed: bool, utilisation: float | None, price: float | None) -> None:
+    """Print memory, the ways that fit, tokens, time and cost."""
+    machine, folder = planner.find_box(box), folder_of(config.model.path)
+    model = planner.read_config(folder)
+    sizes = planner.read_architecture(model, where=str(folder / "config.json"))
+    tokenizer: Any = load_tokenizer(folder, config.model.chat_template_kwargs)
+    size = planner.exact_size(tokenizer) if tokenizer else planner.rough_size
+    prepared = prepare(config, progress=lambda _: None)
+    loads = [planner.load(stage, size) for stage in plan_stages(config, prepared.survey_cells, prepared.judged)]
+    run = memory(config, machine, box, loads, sizes, model)
+    people = planner.people_behind(prepared.dataset.train, prepared.survey_cells, chain(*prepared.judged.values()))
+    volumes = [one.volume(people) for one in loads]
+    lines(words.volume_lines(sum(volumes[1:], start=volumes[0]), exact=tokenizer is not None))
+    rate = planner.rate_of(machine, run.model.dtype, utilisation or planner.UTILISATION)
+    if probed:
+        rate = measured_rate(run, machine, loads, planner.Clock(sizes, run, rate), model)
+    clock = planner.Clock(sizes, run, rate)
+    times = [planner.stage_time(one, clock, ranks=machine.gpus) for one in loads]
+    asked = [size(cell) for cell in (*prepared.exam.cells, *prepared.behaviour["report"])]
+    scoring = (1 + len(loads)) * clock.scoring(asked, ranks=machine.gpus)
+    selected = [size(cell) for cell in (*prepared.exam.only("select").cells, *prepared.behaviour["select"])]
+    swept = [planner.sweep_time(one, clock, machine, probe=selected) for one in loads if one.stage.name == "kto"]
+    lines(words.time_lines(times, scoring, swept[0] if swept else None, run, machine, price))
+    one = machine._replace(gpus=1)
+    alone = planner.plan(model, run, one, micro=planner.largest_of(loads, sizes)(run, one)) if swept else None
+    lines(words.cautions(run, machine, times, alone), words.assumed_lines(rate, machine, bool(utilisation), probed))
 
 
-def _folder(path: str) -> Path:
-    if path != "seed":
-        return Path(path).absolute()
-    from valuealign.models.load import resolve  # the seed model is made on first use
+def memory(
+    config: RunConfig, machine: planner.Box, box: str, loads: Sequence[planner.Load], sizes: Any, model: dict[str, Any]
+) -> RunConfig:
+    """Print what one GPU holds and which ways fit; the run as the fastest of them, or as it is where none does."""
+    micro = planner.largest_of(loads, sizes)
+    held = planner.plan(model, config, machine, micro=micro(config, machine))
+    found = planner.candidates(model, config, machine, micro=micro)
+    chosen = planner.best(found)
+    mend = "" if chosen else planner.mend(model, config, machine, micro=micro)
+    other = planner.changed(config, {"model.train": "full" if config.model.train == "lora" else "lora"})
+    lines(words.model_lines(sizes, config, held), words.memory_lines(held, config, box))
+    lines(words.verdict_lines(held, found, mend))
+    lines(words.other_lines(other, planner.candidates(model, other, machine, micro=micro)))
+    return planner.changed(config, chosen.settings) if chosen else config
 
-    return resolve(path, progress=say)
+
+def measured_rate(
+    run: RunConfig, machine: planner.Box, loads: Sequence[planner.Load], clock: planner.Clock, model: dict[str, Any]
+) -> planner.Rate:
+    """Train a few steps here, print them beside what was predicted; the rate that this box is now taken to reach."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    base, cells = build(run.model, seed=run.seed, start=None, device=device, recompute=run.train.recompute)
+    tokenizer: Any = base.tokenizer
+    found, rate = probe_all(cells, tokenizer, loads, clock, machine, model, pad_id=int(tokenizer.pad_token_id))
+    lines(words.probe_lines(found, device, is_here(machine), rate))
+    return rate if is_here(machine) else clock.rate
+
+
+def lines(*parts: Iterable[str]) -> None:
+    """Print them."""
+    for line in chain(*parts):
+        say(line)
+
+
+def folder_of(path: str) -> Path:
+    """The model's folder; it need hold no weights."""
+    return Path(path).absolute() if path != "seed" else resolve(path, progress=say)
 
 
 if __name__ == "__main__":
@@ -58,6 +107,13 @@ if __name__ == "__main__":
             "--box",
             default="4xA40",
             show_default=True,
-            help=f"GPUS x KIND: {', '.join(sorted({str(box.gpus) for box in BOXES.values()}))} of {', '.join(GPUS)}",
+            help=f"1x, 2x, 4x or 8x of {', '.join(planner.GPUS)}; or {planner.CPU}, this machine without any",
         ),
+        click.option("--probe", "probed", is_flag=True, help="train a few steps here and compare"),
+        click.option(
+            "--utilisation",
+            type=click.FloatRange(0, 1, min_open=True),
+            help=f"share of a GPU's peak that is reached; {planner.UTILISATION:g} if nothing is given or measured",
+        ),
+        click.option("--price-per-gpu-hour", "price", type=click.FloatRange(min=0), help="print what it costs"),
     )

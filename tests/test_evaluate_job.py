@@ -27,8 +27,8 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
     def by_chance(cells: tuple[Cell, ...]) -> list[np.ndarray]:
         return [np.log(rng.dirichlet(np.ones(len(cell.completions)))) for cell in cells]
 
-    def score(_: object, __: object, exam: tuple[Cell, ...], marks: tuple[Cell, ...]) -> Any:
-        return {who: (by_chance(exam), by_chance(marks)) for who in ("base", "v1")}
+    def score(_: object, __: object, sets: dict[str, tuple[Cell, ...]]) -> Any:
+        return {name: {who: by_chance(cells) for who in ("base", "v1")} for name, cells in sets.items()}
 
     version = SimpleNamespace(ref="v1", id="v1", name="demo", path="", card={})
     for name, stub in {"open_registry": None, "check_base": None, "resolve": None, "fingerprint": ""}.items():

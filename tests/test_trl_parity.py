@@ -28,7 +28,7 @@ from trl_side import (
 )
 
 from valuealign.learner import Term
-from valuealign.prompts import prompt_text, render
+from valuealign.prompts import prompt_text, render, turn
 from valuealign.types import Cell, Message
 
 TOLERANCE = 1e-5  # norm of the difference over norm, of each parameter
@@ -123,7 +123,11 @@ def test_dpo_is_trls(model: Path, tmp_path: Path, lora: bool) -> None:
     ]
     tokenizer = AutoTokenizer.from_pretrained(model)
     rows = [
-        {"prompt": prompt_text(c.prompt, tokenizer), "chosen": c.completions[0], "rejected": c.completions[1]}
+        {"prompt": prompt_text(c.prompt, tokenizer)}
+        | {
+            name: turn(tokenizer).opening + text
+            for name, text in zip(("chosen", "rejected"), c.completions, strict=True)
+        }
         for c in cells
     ]
     theirs = by_trl(DPOTrainer, DPOConfig, model, tmp_path, rows, steps=1, lora=lora, moved=0.05, beta=0.1)

@@ -30,7 +30,7 @@ SETTINGS = [
     Setting("full-recomputed", train="full", zero=2, recompute=True),
     *(Setting(f"full-offloaded{zero}", train="full", zero=zero, offload=True) for zero in (1, 2, 3)),
     Setting("lora-accumulated", zero=2, budget=120),
-    Setting("lora-bf16-zero2", zero=2, dtype="bfloat16"),
+    *(Setting(f"lora-bf16-zero{zero}", zero=zero, dtype="bfloat16") for zero in (0, 2)),
     *(Setting(f"full-bf16-zero{zero}", train="full", zero=zero, dtype="bfloat16") for zero in (2, 3)),
     *(Setting(f"lora-{name}", zero=2, adam=True, cut=cut) for name, cut in [("whole", None), ("cut", 1)]),
     *(Setting(f"full-{name}", train="full", zero=3, adam=True, cut=cut) for name, cut in [("whole", None), ("cut", 1)]),

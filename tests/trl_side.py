@@ -24,7 +24,7 @@ from valuealign.config import KtoConfig, TrainConfig
 from valuealign.engine import LocalEngine, score_all
 from valuealign.learner import Stage, Term, kto_term, learn
 from valuealign.models.score import CellModel
-from valuealign.prompts import prompt_text, render
+from valuealign.prompts import prompt_text, render, turn
 from valuealign.types import Cell
 
 BETA, DESIRABLE_WEIGHT, UNDESIRABLE_WEIGHT = 0.3, 1.3, 0.7
@@ -59,7 +59,7 @@ def lora_config() -> LoraConfig:
 
 def move(model: Any, by: float) -> None:
     """Shift the weights that train (of an adapter: B alone, which is 0 at its start), the same way every time."""
-    rng = torch.Generator().manual_seed(6)  # z0 of some micro-batches is then above 0, of others clamped
+    rng = torch.Generator().manual_seed(5)  # z0 of some micro-batches is then above 0, of others clamped
     adapter = any("lora_" in name for name, _ in model.named_parameters())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -176,10 +176,14 @@ class Keeping(LocalEngine):
 
 
 def kto_rows(cells: Sequence[Cell], folder: Path) -> list[dict[str, Any]]:
-    """Cells of one completion with one label as TRL's unpaired rows."""
+    """Cells of one completion with one label as TRL's unpaired rows, an answer beginning as the template begins one."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     return [
-        {"prompt": prompt_text(c.prompt, tokenizer), "completion": c.completions[0], "label": c.desirable[0] > 0}
+        {
+            "prompt": prompt_text(c.prompt, tokenizer),
+            "completion": turn(tokenizer).opening + c.completions[0],
+            "label": c.desirable[0] > 0,
+        }
         for c in cells
     ]
 

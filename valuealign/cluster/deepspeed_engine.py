@@ -38,7 +38,8 @@ def zero_config(*, stage: int, clip: float, dtype: str, offload: bool = False) -
         "bf16": {"enabled": dtype == "bfloat16"},
         # Gradients are added up and reduced in single precision, whatever the weights are.
         "communication_data_type": "fp32",
-        "data_types": {"grad_accum_dtype": "fp32"},
+        # DeepSpeed cannot add bf16 gradients up in another precision where it shards nothing.
+        **({"data_types": {"grad_accum_dtype": "fp32"}} if stage or dtype == "float32" else {}),
     }
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from valuealign.errors import ModelError
@@ -111,6 +111,21 @@ def _without_dropout(model: nn.Module) -> None:
         for name, value in vars(module).items():
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
+
+
+def load_tokenizer(folder: Path, arguments: Arguments | None = None) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model folder, as ``load_base`` has it, without weights; None where the folder has none."""
+    if not (folder / "tokenizer.json").is_file():
+        return None
+    tokenizer: PreTrainedTokenizerBase = bind(
+        AutoTokenizer.from_pretrained(folder, local_files_only=True), arguments or {}
+    )
+    return tokenizer
+
+
+def read_abilities(config: Mapping[str, Any]) -> Abilities:
+    """As ``abilities``, of a ``config.json`` as it is written (what it leaves out is transformers' default)."""
+    return abilities(AutoConfig.for_model(**{**config, "attn_implementation": "sdpa"}))
 
 
 def abilities(config: Any) -> Abilities:
