@@ -29,6 +29,8 @@ def export(
 ) -> None:
     """Release a version, or the data set (prepared where that has not been done)."""
     if model is not None:
+        if responses is not None:
+            raise ConfigError("a version holds no persons' answers", where="--model", mend="leave that option out")
         export_model(config, model, out, merged=merged)
         return
     if merged:

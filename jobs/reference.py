@@ -43,7 +43,7 @@ def reference(config: RunConfig, version: str | None, verify: bool) -> None:
     stages = plan_stages(config, prepared.survey_cells, prepared.judged)
     cells = {stage.name: stage.referenced for stage in stages if stage.referenced}
     if not cells:
-        raise ConfigError("no stage reads a reference", where="stages", mend="add dpo or kto")
+        raise ConfigError("no stage reads a reference", where="stages", mend="add dpo or kto (not reference_free)")
     if start is None and "distribution" in config.stages:
         say("note: without --version the tables are the base model's; after stage distribution a run makes others")
     for name, asked in cells.items():
@@ -67,7 +67,10 @@ def _table(
     model: ModelConfig, start: Path | None, cells: tuple[Cell, ...], config: RunConfig, how: str = ""
 ) -> tuple[bool, list[np.ndarray]]:
     """Whether the model packs, and log pi_ref [K] of each cell."""
-    base, scored = build(model, seed=config.seed, start=start)
+    device = "cuda" if config.train.gpus_per_worker else "cpu"  # a table belongs to the device that makes it
+    base, scored = build(model, seed=config.seed, start=start, device=device)
+    if model.train == "lora" and model.dtype == "bfloat16":
+        scored.bfloat16()  # the adapter too, as DeepSpeed casts it
     if how == "eager attention":
         scored.attend_by("eager")
     if how == "one row a completion":

@@ -26,7 +26,9 @@ from valuealign.cluster.sweep import SweepProbe, Trial, sweep
 from valuealign.cluster.worker import trained_folder
 from valuealign.config import RunConfig
 from valuealign.errors import ConfigError, UnknownVersion
+from valuealign.models.chat import check_arguments
 from valuealign.models.load import fingerprint, resolve
+from valuealign.models.trained import check_kind
 from valuealign.registry import Registry, Version
 
 
@@ -40,6 +42,8 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
         prepared = prepare(config.model_copy(update={"stages": ("distribution", "kto")}))
         start = stage1(config, registry)
         check_base(start, fingerprint(base), "set model.path to its base, or another name")
+        check_kind(config.model.train, start.path)
+        check_arguments(config.model.chat_template_kwargs, start.path)
         if start.card.get("data_hash") != prepared.data_hash:
             raise ConfigError(
                 f"{start.ref} was trained on other data or another split than this configuration's",

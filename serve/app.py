@@ -24,6 +24,7 @@ from valuealign.config import RunConfig
 from valuealign.errors import ConfigError, ModelError, RegistryError
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
+from valuealign.models.trained import is_whole
 from valuealign.prompts import Template, render, train_templates
 from valuealign.registry import Registry, Version
 from valuealign.store import Store
@@ -31,6 +32,7 @@ from valuealign.types import Cell, Message
 
 APP = "valuealign"
 LOADED = 4  # adapters of one replica: champion, predecessor, and the last others asked for
+WHOLE = 2  # full fine-tunes bring all weights each: champion and predecessor
 
 
 class HostBackend:
@@ -74,9 +76,10 @@ class HostBackend:
             except ModelError as error:
                 raise RegistryError(error.what, where=version.ref, mend=error.mend) from error
         self._used = [used for used in self._used if used != version.id] + [version.id]
-        for old in self._used[: -self._keep]:
+        keep = min(self._keep, WHOLE) if is_whole(version.path) else self._keep
+        for old in self._used[:-keep]:
             self._host.unload(old)
-        self._used = self._used[-self._keep :]
+        self._used = self._used[-keep:]
 
 
 def build(

@@ -284,7 +284,7 @@ def test_facts_say_what_the_targets_do_not_speak_for(tmp_path: Path) -> None:
     assert (
         found["answering styles"].startswith("no acquiescence") and "q2: named for social" in found["answering styles"]
     )
-    assert found["items held out together (families and near-duplicates)"] == "q1 + q3"
+    assert found["items that stay together (families and near-duplicates)"] == "q1 + q3"
     notes = [fact for name, fact in found.items() if name.startswith("note")]
     assert any("numbered by their rows" in note for note in notes)
     assert any("Nothing was trimmed" in note for note in notes)

@@ -61,6 +61,7 @@ class DeepSpeedEngine:
         # gloo serves as well. The dictionary is internal, so deepspeed is pinned and a test holds it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.model, self.pad_id = model, pad_id
+        model.uniform = zero == 3
         plain = zero == 0 and dtype == "float32"  # DeepSpeed hands back torch's own optimizer, and tells no norm
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model,

@@ -129,12 +129,13 @@ def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, de
             if engine.rank == 0:
                 write_scores(run.out, who, found)
 
+    left = without_adapter(model.model) if run.model.train == "lora" else []  # before weights are in pieces
     engine = make_engine(model, pad_id)
     log = _Log(run.out / "log.jsonl", engine.rank)
     _say_packing(engine, model, sets, run, base, pad_id, log)
     if remark := turn(base.tokenizer).remark:
         log.event({"event": "chat", "remark": remark})
-    if run.model.train == "lora" and (left := without_adapter(model.model)):
+    if left:
         log.event({"event": "unadapted", "weights": left})
     at = _resume(engine, checkpoints)
     if at == (0, 0):
@@ -175,7 +176,7 @@ def identity(base: Base, model: CellModel, trained: Path | None) -> dict[str, st
     return {
         "base": fingerprint(base.folder),
         "adapter": fingerprint(trained) if trained else "none",
-        "dtype": str(model.causal.dtype).removeprefix("torch."),
+        "dtype": "+".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})),
         "kernel": str(model.causal.config._attn_implementation),
         "device": next(model.parameters()).device.type,
         "packed": str(model.packed),

@@ -229,6 +229,8 @@ class KtoConfig(PreferenceConfig):
             raise ValueError("lambda_range takes (low, high) with 0 < low <= high")
         if (self.z0 == "parity") != (self.parity_rows is not None):
             raise ValueError("z0: parity and parity_rows (rows of a block) go together")
+        if self.parity_rows is not None and self.cells_per_step % self.parity_rows:
+            raise ValueError("with z0: parity cells_per_step counts rows, and is a multiple of parity_rows")
         return self
 
 
@@ -253,6 +255,12 @@ class TrainConfig(Section):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
     max_failures: int = Field(2, ge=0, description="worker failures to recover from")
+
+    @model_validator(mode="after")
+    def _offload(self) -> TrainConfig:
+        if self.offload != "none" and not self.zero:
+            raise ValueError("offload needs train.zero 1, 2 or 3")
+        return self
 
 
 class SearchSpace(Section):

@@ -48,7 +48,7 @@ def facts(dataset: Dataset) -> dict[str, str]:
     held = ", ".join(f"{name}/{part} {len(pairs)}" for (name, part), pairs in sorted(dataset.splits.pairs.items()))
     found |= {"groups": _groups(dataset), "held out": held}
     if units := dataset.splits.units:
-        found["items held out together (families and near-duplicates)"] = _named([" + ".join(unit) for unit in units])
+        found["items that stay together (families and near-duplicates)"] = _named([" + ".join(unit) for unit in units])
     if dataset.shrunk is not None and len(dataset.groups) > 1:
         pull_GI = dataset.shrunk.pull_GI[[group != EVERYONE for group in dataset.groups]]
         found["training targets drawn towards everyone"] = (

@@ -38,7 +38,7 @@ PARTS = ("train", "select", "report")
 # What of the configuration makes the data what they are.
 SECTIONS = ("name", "seed", "survey", "screens", "weighting", "groups", "splits")
 # Rooms whose code makes the data what they are.
-ROOMS = ("weighting", "surveys", "population", "splits", "dataset")
+ROOMS = ("values", "weighting", "surveys", "population", "splits", "dataset")
 CODE = (".py", ".yaml")
 HALVINGS = 4
 # What a datasheet holds that others read.

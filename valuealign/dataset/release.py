@@ -78,6 +78,8 @@ def _released(name: str, frame: pl.DataFrame, large: pl.DataFrame, least_n: int)
     if "share" in frame.columns:
         whole = large.filter(part="all")
         frame = frame.join(whole, on=["item", "group"], how="semi", maintain_order="left")
+    if "flagged" in frame.columns:
+        frame = frame.filter((pl.col("flagged") == 0) | (pl.col("flagged") >= least_n))
     if "n_without" in frame.columns:
         # Few who are marked would be given away by the difference.
         marked = pl.col("n") - pl.col("n_without")

@@ -142,6 +142,14 @@ def kto_term(cells: Sequence[Cell], config: KtoConfig) -> Term:
         return Term("behaviour", "kto", rows, hyper, weigh="mass", parity_rows=size, notes=tuple(notes))
     # One prompt alone has no other prompt to borrow a completion from; its z0 is 0.
     mismatched = config.z0 != "none" and False in closed and len({c.prompt for c in cells}) > 1
+    if False in closed and not mismatched and config.z0 != "none":
+        if config.reference_free:
+            raise ConfigError(
+                "all cells have one prompt, so there is no z0, and without a reference either value is only length",
+                where="kto.reference_free",
+                mend="bring more prompts, or set kto.reference_free: false",
+            )
+        notes.append("all cells have one prompt: there is no other to borrow a completion from, and z0 is 0")
     # Open answers keep their masses: collapse is exact, and a prompt that more people judged counts for more.
     weigh: Weigh = "mass" if False in closed else "equal"
     return Term("behaviour", "kto", _unit_mass(cells), hyper, weigh=weigh, mismatched=mismatched, notes=tuple(notes))
@@ -168,6 +176,12 @@ def pick_lambdas(cells: Sequence[Cell], config: KtoConfig) -> LambdaRule:
 
 
 def _check_kto(config: KtoConfig, rule: LambdaRule, closed: set[bool]) -> None:
+    if config.negatives == "policy" and config.z0 == "parity":
+        raise ConfigError(
+            "z0: parity takes closed cells as open ones, and negatives: policy needs closed ones",
+            where="kto.z0",
+            mend="set kto.z0: auto, or kto.negatives: human",
+        )
     if config.negatives == "policy":
         if closed != {True}:
             raise ConfigError(

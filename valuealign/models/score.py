@@ -28,6 +28,8 @@ class CellModel(nn.Module):
         self.model = model
         self.abilities: Abilities = abilities(self.causal.config)
         self.packed = self.abilities.packed
+        # Where weights are gathered at each use, all ranks must use them equally often, whatever their batches hold.
+        self.uniform = False
 
     @property
     def causal(self) -> Any:
@@ -53,7 +55,10 @@ class CellModel(nn.Module):
         else:
             mask = (batch.branch_BT >= 0).long()
         where = {"input_ids": batch.input_ids_BT, "position_ids": batch.position_ids_BT, "attention_mask": mask}
-        if self.abilities.plain_head:
+        if self.abilities.plain_head and self.uniform:
+            hidden_SH = self._at_once(batch, where)[batch.row_S, batch.col_S]
+            logp_S = _gather(self.causal.get_output_embeddings()(hidden_SH), batch.target_S)
+        elif self.abilities.plain_head:
             decode = self._in_two if batch.still.columns and torch.is_grad_enabled() else self._at_once
             hidden_SH = decode(batch, where)[batch.row_S, batch.col_S]
             with_grad = len(batch.target_S) - batch.still.scored

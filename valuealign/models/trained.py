@@ -36,6 +36,14 @@ def trained_done(folder: Path) -> bool:
     return (folder / WHOLE).is_file() or ((folder / WEIGHTS).is_file() and (folder / CONFIG).is_file())
 
 
+def check_kind(train: str, folder: Path) -> None:
+    """Raises ModelError if a folder holds an adapter where all weights train, or the other way round."""
+    if is_whole(folder) and train == "lora":
+        raise ModelError("these are all weights of a model, not an adapter", where=str(folder), mend=_other("full"))
+    if not is_whole(folder) and train == "full":
+        raise ModelError("this is an adapter, not all weights of a model", where=str(folder), mend=_other("lora"))
+
+
 def trainable(model: CellModel) -> dict[str, Tensor]:
     """The parameters that train, by their names in the Hugging Face or PEFT model."""
     return {name: p for name, p in model.model.named_parameters() if p.requires_grad}
@@ -46,15 +54,13 @@ def read_trained(model: CellModel, folder: Path) -> dict[str, Tensor]:
 
     Raises ModelError if the folder is of the other kind, of another base or rank, or damaged.
     """
-    if isinstance(model.model, PeftModel):
-        if is_whole(folder):
-            raise ModelError("these are all weights of a model, not an adapter", where=str(folder), mend=_other("full"))
+    adapted = isinstance(model.model, PeftModel)
+    check_kind("lora" if adapted else "full", folder)
+    if adapted:
         tensors = read_adapter(folder)
         check_adapter(model.model, folder)
         wanted = _names(model.model)
     else:
-        if not is_whole(folder):
-            raise ModelError("this is an adapter, not all weights of a model", where=str(folder), mend=_other("lora"))
         # Through transformers: a checkpoint's names are not always the modules' (fused experts, tied heads).
         loaded = load_base(str(folder), dtype=str(model.causal.dtype).removeprefix("torch.")).model
         tensors = {name: p.detach() for name, p in loaded.named_parameters()}

@@ -59,7 +59,7 @@ WAVE_STYLES = (
 WAVE_COLUMN = re.compile(r"(survey|panel|ess|s)?_?(wave|round|year|period)(_?(no|nr|num|number|id|code))?$", re.I)
 # Whole numbers are a survey's weight by their name alone; a body has one too.
 WHOLE_WEIGHT = re.compile(r"(^|[_.])(weights?|wgts?|wt|[a-z]*weight)$", re.I)
-BODY = re.compile(r"\b(kgs?|kilos?|kilograms?|lbs?|pounds|body)\b", re.I)
+BODY = re.compile(r"\b(kgs?|kilos?|kilograms?|lbs?|pounds|body)\b|(over|under|body|birth)_?weight", re.I)
 MOST_OPTIONS, MOST_LEVELS = 12, 250
 AGE_CUTS = (30, 45, 60)
 
@@ -284,7 +284,11 @@ def _is_weight(found: Draft, look: Look, whole: bool) -> bool:
     numbers = [value for value in values if value is not None and value >= 0]
     named = WEIGHT.search(look.id) or WEIGHT.search(look.label)
     if whole:
-        named = WHOLE_WEIGHT.search(look.id) if len(set(values)) > 1 and not BODY.search(look.label) else None
+        named = (
+            WHOLE_WEIGHT.search(look.id)
+            if len(set(values)) > 1 and not BODY.search(f"{look.id} {look.label}")
+            else None
+        )
     everywhere = look.columns == (len(found.waves) if WAVE in look.name else 1)
     fractions = any(not value.is_integer() for value in numbers)
     return bool(named) and fractions != whole and everywhere and len(numbers) == len(values) and not look.labels

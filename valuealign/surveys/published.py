@@ -11,7 +11,6 @@ Shape letters: ``C`` countries, ``K`` answers of a question, non-answers include
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -201,7 +200,7 @@ def _wide(rows: Rows) -> list[_Question]:
         odd = [answer for answer in answers if not isinstance(answer, str | int | float) or not str(answer).strip()]
         if odd:
             where, mend = rows.where(row, "options"), "write every answer in words; take out what is none"
-            raise AnswerError(f"'{json.dumps(odd[0], default=str)}' is no answer", where=where, mend=mend)
+            raise AnswerError(f"{odd[0]!r} is no answer", where=where, mend=mend)
         question = _Question(
             rows.text("question", row), row, [str(answer).strip() for answer in answers], _flag(rows, row)
         )
@@ -409,10 +408,15 @@ def _notes(
     ]
 
 
+def _numbered(rows: Rows) -> bool:
+    """Whether a column 'order' numbers options (one that is there but empty does not)."""
+    return "order" in rows.columns and any(value not in (None, "") for value in rows.columns["order"])
+
+
 def _order_note(questions: Sequence[_Question], items: Sequence[Item], rows: Rows) -> str:
     """Where the order of an ordered item's options comes from, if nobody has said so."""
     taken = [item.id for item, question in zip(items, questions, strict=True) if item.ordinal and question.ordinal]
-    if not taken or "selections" in rows.columns or "order" in rows.columns:
+    if not taken or "selections" in rows.columns or _numbered(rows):
         return ""
     return (
         f"the options of the ordered items {', '.join(taken)} stand as their rows do in the table: check that this is "

@@ -125,7 +125,8 @@ def _check_length(questionnaire: Questionnaire, book: Codebook, path: Path) -> N
     mine, theirs = set(questionnaire.items), set(other.items)
     for stem in questionnaire.stems:
         found = numbered(columns, mine | theirs, stem)
-        if set(found) - mine or (set(found) == theirs and theirs < mine):
+        own = {number for number in mine - theirs if questionnaire.items[number] in book.own}
+        if set(found) - mine or (set(found) == theirs and theirs < mine and not own):
             last = min(found[max(found)])
             raise AnswerError(
                 f"the items run to '{last}': the file holds the {other.instrument}, not the {questionnaire.instrument}",

@@ -51,11 +51,11 @@ def targets(people: pl.DataFrame, margins: Margins | None, country: str | None) 
         return [_fielding(people, np.arange(people.height), given, country, "")]
     waves = people["wave"].unique(maintain_order=True).to_list()
     rows = [np.flatnonzero(people["wave"].eq_missing(wave).to_numpy()) for wave in waves]
-    found = [
+    return [
         _fielding(people[rows_F], rows_F, given, country, f" in wave {wave}")
         for wave, rows_F in zip(waves, rows, strict=True)
+        if (people["weight"].to_numpy()[rows_F] > 0).any()  # a wave without weight speaks for nobody
     ]
-    return [one for one in found if len(one.rows_F)]
 
 
 def inside(people: pl.DataFrame, margin: str, level: str) -> np.ndarray:
