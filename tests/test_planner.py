@@ -348,6 +348,7 @@ def plan_job(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.ray
 def test_the_job_needs_the_config_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SMALL))
     arguments = ("--box", "4xA40", "--price-per-gpu-hour", "0.5", f"model.path={tmp_path}", "model.dtype=bfloat16")
@@ -367,6 +368,7 @@ def test_a_persona_for_each_person_collapses_nothing(tiny: Path) -> None:
     assert any("collapses nothing" in line for line in alone) and not any("collapses" in line for line in shared)
 
 
+@pytest.mark.ray
 def test_the_probe_prints_both_sides(tiny: Path) -> None:
     keys = ("distribution.cells_per_step=4", "kto.cells_per_step=4", "survey.people=1000", "model.lora_r=2")
     done = plan_job("--box", "cpu", "--probe", f"model.path={tiny}", *keys)

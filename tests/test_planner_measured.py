@@ -21,6 +21,8 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 from planner_memory import compare, make_batch, make_model, sizes
 
+pytestmark = pytest.mark.ray  # measured runs and a process group
+
 KEPT, PEAK = 0.05, 0.08  # largest share by which a measured figure may miss the planned one
 GEMMA = 0.15  # of the peak: its norms' passing copies in single precision are not counted one by one
 

@@ -35,6 +35,9 @@ TOLERANCE = 1e-5  # norm of the difference over norm, of each parameter
 ANSWERS = ("Be kind to all.", "Win at any cost.", "Wait and see.", "No.", "It depends on whom you ask, and when.")
 
 
+pytestmark = pytest.mark.ray  # TRL's import, its training loops and two ranks take a while
+
+
 def prompt(n: int) -> tuple[Message, ...]:
     return (Message("user", f"{QUESTIONS[n % 5]} Say more. {'Really. ' * (n % 3)}{n}"),)
 
