@@ -26,12 +26,13 @@ ASK = "Who sings?"
 def adapter(base: Path, folder: Path, *, seed: int) -> Path:
     """An adapter that changes every layer, so that each version answers in its own way."""
     import torch
+    from peft import get_peft_model_state_dict
 
-    from valuealign.models.adapters import adapter_state, add_adapter, write_adapter
+    from valuealign.models.adapters import add_adapter, write_adapter
     from valuealign.models.load import load_base
 
     model = add_adapter(load_base(str(base)).model, r=4, alpha=8.0, seed=seed)
-    state = adapter_state(model)
+    state = get_peft_model_state_dict(model)
     generator = torch.Generator().manual_seed(seed)
     state = {key: torch.randn(value.shape, generator=generator) * 0.5 for key, value in state.items()}
     write_adapter(state, model.peft_config["default"], folder, base="tiny")
