@@ -218,8 +218,9 @@ def main() -> None:
 
     class KeepingRanks(DeepSpeedEngine):
         def __init__(self, model: CellModel, pad_id: int) -> None:
-            still = lambda ps: torch.optim.SGD(list(ps), lr=0.0)  # noqa: E731
-            super().__init__(model, pad_id=pad_id, zero=2, clip=1e9, optimizer=still)
+            super().__init__(
+                model, pad_id=pad_id, zero=2, clip=1e9, optimizer=lambda ps: torch.optim.SGD(list(ps), lr=0.0)
+            )
             self.gradients = list[dict[str, Tensor]]()
 
         def step(self, learning_rate: float) -> float:
