@@ -89,15 +89,15 @@ def keep(config: RunConfig) -> Path:
         except SurveyError as error:
             say(f"prepared before, but damaged, so it is made anew: {error.what} ({error.where})")
             known = False
-    if known and config.kto.feedback is None:
+    if known and config.feedback.file is None:
         for name, fact in sheet["facts"].items():
             say(f"{name}: {fact}")
         draw(folder)
         say(f"data set, prepared before: {folder}")
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)  # a home that cannot be written says so before the work
-    if config.kto.feedback is None and config.survey.reader != "embedded":
-        say("behaviour prompts: none; stage kto would need kto.feedback")
+    if config.feedback.file is None and config.survey.reader != "embedded":
+        say("behaviour prompts: none; stage kto would need feedback.file")
         config = config.model_copy(update={"stages": ("distribution",)})
     prepared = prepare(config)
     if not known:

@@ -389,7 +389,7 @@ def test_any_value_in_any_field_ends_in_words(
 
 
 def parts_of(path: Path, *overrides: str) -> dict[str, tuple[Cell, ...]]:
-    config = load(None, [f"kto.feedback={path}", "survey.reader=generic", *overrides])
+    config = load(None, [f"feedback.file={path}", "survey.reader=generic", *overrides])
     return behaviour_parts(config, cast(Any, None), cast(Any, None), cast(Any, None)).parts
 
 
@@ -400,7 +400,7 @@ def test_parts_are_disjoint_by_prompt_for_marked_answers_and_pairs(tmp_path: Pat
         for row in pairs
         for side in ("chosen", "rejected")
     ]
-    found = [parts_of(write(tmp_path, rows), "kto.holdout=0.35") for rows in (pairs, marks)]
+    found = [parts_of(write(tmp_path, rows), "feedback.holdout=0.35") for rows in (pairs, marks)]
     prompts = [{part: {c.prompt for c in cells} for part, cells in parts.items()} for parts in found]
     assert prompts[0] == prompts[1] and [len(p) for p in prompts[0].values()] == [12, 4, 4]
     assert len(set.union(*prompts[0].values())) == 20

@@ -123,17 +123,42 @@ def test_values_of_the_people_show_the_circle(home: Path) -> None:
     refused(job(home, "values", "survey.people=2000", "--theory", "rokeach"), "no item measures Rokeach", "mend:")
 
 
+def test_signals_are_compared_and_the_table_put_into_a_document(home: Path, tmp_path: Path) -> None:
+    small = ("survey.people=300", "groups.crossings=0", "evaluate.bootstrap=20", "distribution.cells_per_step=4")
+    run = [*small, f"model.path={make_tiny(tmp_path / 'tiny')}", "--tokens", "2000", "--rate", "1"]
+    page = tmp_path / "page.md"
+    page.write_text("before <!-- table -->\nold\n<!-- /table --> after\n")
+    refused(job(home, "compare_signals", *run, "--into", str(page), "--mark", "place"), str(page), "no place")
+    refused(job(home, "compare_signals", *run, "--signal", "modla"), "modla", "did you mean 'modal'")
+
+    first = job(home, "compare_signals", *run, "--signal", "targets")
+    assert first.returncode == 0, first.stderr
+    found = job(home, "compare_signals", *run, "--signal", "targets", "--signal", "modal", "--into", str(page))
+    assert found.returncode == 0, found.stderr
+    assert "targets@0.004: done before" in found.stdout and "2 signals done" in found.stdout
+    text = page.read_text()
+    assert text.startswith("before <!-- table -->\n\nJensen-Shannon") and text.endswith("<!-- /table --> after\n")
+    assert "| modal |" in text and "minus targets" in text and "old" not in text and str(home) not in text
+    (table,) = home.glob("runs/*/signals-*/table.md")
+    assert table.read_text().strip() in text
+
+
 def test_a_stage_without_feedback_is_refused(home: Path, shared_data: Path, tmp_path: Path) -> None:
     data = ["survey.reader=generic", f"survey.file={shared_data / 'nonvoters_538' / 'nonvoters_data.csv'}"]
     data += [f"survey.codebook={ROOT / 'examples' / 'nonvoters.yaml'}", f"model.path={make_tiny(tmp_path / 'm')}"]
-    refused(job(home, "align", *data), "kto.feedback", "stages='[distribution]'")
+    refused(job(home, "align", *data), "feedback.file", "stages='[distribution]'")
 
 
 def test_feedback_of_a_file_is_read_by_one_door(home: Path, tmp_path: Path) -> None:
     rows = [f"p{n % 12},good {n},bad {n},r{n % 4},{'fm'[n % 4 == 0]},note" for n in range(36)]
     (tmp_path / "pairs.csv").write_text("\n".join(["prompt,chosen,rejected,rater,sex,remark", *rows]) + "\n")
     (tmp_path / "margins.csv").write_text("trait,level,share\nsex,f,0.5\nsex,m,0.5\n")
-    run = ["survey.people=2000", "kto.feedback=pairs.csv", "kto.rater_margins=margins.csv", "kto.rater_traits=[sex]"]
+    run = [
+        "survey.people=2000",
+        "feedback.file=pairs.csv",
+        "feedback.rater_margins=margins.csv",
+        "feedback.rater_traits=[sex]",
+    ]
     for _ in range(2):  # the survey's part is kept, the feedback is counted again
         found = job(home, "prepare", *run, cwd=tmp_path)
         assert found.returncode == 0, found.stderr

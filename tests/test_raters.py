@@ -144,8 +144,8 @@ def test_a_margin_of_no_trait_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "where", "mend"),
     [
-        (["kto.rater_margins=margins.csv"], "kto.rater_margins", "kto.feedback"),
-        (["kto.feedback=rows.csv", "kto.rater_traits=sex"], "kto.rater_traits", "kto.rater_margins"),
+        (["feedback.rater_margins=margins.csv"], "feedback.rater_margins", "feedback.file"),
+        (["feedback.file=rows.csv", "feedback.rater_traits=sex"], "feedback.rater_traits", "feedback.rater_margins"),
     ],
 )
 def test_the_keys_need_each_other(overrides: list[str], where: str, mend: str) -> None:

@@ -164,6 +164,21 @@ class DistributionConfig(StageConfig):
     raw_mass: float = Field(0.1, ge=0, description="weight of -log(probability that falls on the options at all)")
 
 
+class FeedbackConfig(Section):
+    """Answers that people judged: what stages sft, dpo and kto learn from (docs/feedback-files.md)."""
+
+    file: Path | None = Field(
+        None, description="marked answers or pairs (JSON lines, Parquet, CSV); null: the embedded survey's own"
+    )
+    rater_margins: Path | None = Field(
+        None, description="CSV trait,level,share: the feedback's raters are weighted to it; null: all alike"
+    )
+    rater_traits: Texts = Field((), description="columns of the feedback that hold traits of its raters")
+    holdout: float = Field(
+        0.3, gt=0, lt=1, description="share of the feedback's prompts held out (half select, half report)"
+    )
+
+
 class PreferenceConfig(StageConfig):
     """What the stages on people's judgements of answers have in common."""
 
@@ -210,16 +225,6 @@ class KtoConfig(PreferenceConfig):
     )
     reference_free: bool = Field(
         False, description="a uniform reference in place of the model that the stage starts from"
-    )
-    feedback: Path | None = Field(
-        None, description="marked answers or pairs (JSON lines, Parquet, CSV); null: the embedded survey's own"
-    )
-    rater_margins: Path | None = Field(
-        None, description="CSV trait,level,share: the feedback's raters are weighted to it; null: all alike"
-    )
-    rater_traits: Texts = Field((), description="columns of the feedback that hold traits of its raters")
-    holdout: float = Field(
-        0.3, gt=0, lt=1, description="share of the feedback's prompts held out (half select, half report)"
     )
 
     @model_validator(mode="after")
@@ -343,6 +348,7 @@ class RunConfig(Section):
     prompts: PromptsConfig = PromptsConfig()
     model: ModelConfig = ModelConfig()
     distribution: DistributionConfig = DistributionConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
     sft: SftConfig = SftConfig()
     dpo: DpoConfig = DpoConfig()
     kto: KtoConfig = KtoConfig()

@@ -208,7 +208,7 @@ def _check_kto(config: KtoConfig, rule: LambdaRule, closed: set[bool]) -> None:
 def _usable(cells: Sequence[Cell], stage: str, learns: Callable[[Cell], bool]) -> tuple[Cell, ...]:
     found = tuple(cell for cell in cells if learns(cell))
     if not found:
-        raise ConfigError(f"there is nothing for stage {stage} to learn from", where="kto.feedback", mend=NEEDS[stage])
+        raise ConfigError(f"there is nothing for stage {stage} to learn from", where="feedback.file", mend=NEEDS[stage])
     return found
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from valuealign.config import KtoConfig, RunConfig
+from valuealign.config import FeedbackConfig, RunConfig
 from valuealign.errors import ConfigError, SplitError
 from valuealign.signals.files import read_feedback
 from valuealign.surveys import embedded
@@ -28,17 +28,17 @@ def behaviour_parts(config: RunConfig, survey: Survey, weights_P: np.ndarray, pe
     """Cells by part, disjoint by prompt: a file of marked answers or pairs, or what the embedded public itself marked.
 
     The embedded public's marks are disjoint by person too (``person_P``: 0 train, 1 select, 2
-    report); a file says nothing of persons. Another survey without ``kto.feedback`` brings none.
+    report); a file says nothing of persons. Another survey without ``feedback.file`` brings none.
     Raises ConfigError where stage kto would have nothing to train on or a key nothing to say, SignalError for the file,
     WeightingError for its raters, SplitError for too few prompts to hold any out.
     """
     by_part: dict[str, list[Cell]]
     facts: dict[str, str] = {}
-    kto = config.kto
-    _check_raters(kto)
-    if kto.feedback is not None:
+    given = config.feedback
+    _check_raters(given)
+    if given.file is not None:
         cells, facts = read_feedback(
-            kto.feedback, traits=kto.rater_traits, margins=kto.rater_margins, trim=config.weighting.trim
+            given.file, traits=given.rater_traits, margins=given.rater_margins, trim=config.weighting.trim
         )
         by_part = dict.fromkeys(PARTS, cells)
     elif config.survey.reader == "embedded":
@@ -53,12 +53,12 @@ def behaviour_parts(config: RunConfig, survey: Survey, weights_P: np.ndarray, pe
     if not prompts and learns:
         raise ConfigError(
             f"stage {learns[0]} needs behaviour feedback, and this survey brings none",
-            where="kto.feedback",
-            mend="give kto.feedback=FILE (marked answers or pairs), or run stages='[distribution]'",
+            where="feedback.file",
+            mend="give feedback.file=FILE (marked answers or pairs), or run stages='[distribution]'",
         )
-    held = round(config.kto.holdout * len(prompts) / 2)
+    held = round(given.holdout * len(prompts) / 2)
     if prompts and (held < 1 or len(prompts) <= 2 * held):
-        raise SplitError(f"{len(prompts)} prompts are too few", where="kto.holdout", mend="bring more prompts")
+        raise SplitError(f"{len(prompts)} prompts are too few", where="feedback.holdout", mend="bring more prompts")
     parts = {"train": prompts[2 * held :], "select": prompts[:held], "report": prompts[held : 2 * held]}
     mine = {part: set(some) for part, some in parts.items()}
     kept = {part: tuple(c for c in by_part[part] if c.prompt in mine[part] and c.mass > 0) for part in PARTS}
@@ -68,14 +68,14 @@ def behaviour_parts(config: RunConfig, survey: Survey, weights_P: np.ndarray, pe
     return Behaviour(kept, facts)
 
 
-def _check_raters(kto: KtoConfig) -> None:
+def _check_raters(given: FeedbackConfig) -> None:
     """A key that would do nothing is a mistake."""
-    if kto.rater_margins is not None and kto.feedback is None:
-        what, mend = "there are no raters to weight", "name the file of their feedback in kto.feedback"
-        raise ConfigError(what, where="kto.rater_margins", mend=mend)
-    if kto.rater_traits and kto.rater_margins is None:
-        what, mend = "traits of raters are for margins, and there are none", "name them in kto.rater_margins"
-        raise ConfigError(what, where="kto.rater_traits", mend=mend)
+    if given.rater_margins is not None and given.file is None:
+        what, mend = "there are no raters to weight", "name the file of their feedback in feedback.file"
+        raise ConfigError(what, where="feedback.rater_margins", mend=mend)
+    if given.rater_traits and given.rater_margins is None:
+        what, mend = "traits of raters are for margins, and there are none", "name them in feedback.rater_margins"
+        raise ConfigError(what, where="feedback.rater_traits", mend=mend)
 
 
 def _embedded(config: RunConfig, survey: Survey, weights_P: np.ndarray) -> list[Cell]:

@@ -82,7 +82,7 @@ def _traits_of_raters(lines: Sequence[Line], columns: Sequence[str]) -> dict[str
     for line in (line for line in lines if line.weight() > 0):
         rater = line.rater()
         if rater is None:
-            mend = "name who judged in each row, or leave kto.rater_margins out"
+            mend = "name who judged in each row, or leave feedback.rater_margins out"
             raise line.error("the field 'rater' is missing, and raters are to be weighted", mend)
         mine = known.setdefault(rater, {})
         for trait, level in line.traits(columns).items():
