@@ -33,7 +33,7 @@ from valuealign.types import Cell, StepReport
 BASE = "base"
 # Learning rates that every signal is tried at, as multiples of distribution.learning_rate: far apart, since what
 # suits shares ruins the chat of a model that learns documents.
-RATES = (0.125, 0.5, 2.0)
+RATES = (0.03125, 0.125, 0.5, 2.0, 8.0)
 # No prompt of a person with its answers is shorter than this, so so many rows are never too few.
 FEWEST_TOKENS = 32
 
