@@ -10,6 +10,7 @@ from tiny import behaviour_cells, make_tiny, survey_cells
 from valuealign.cluster.worker import build
 from valuealign.config import ModelConfig
 from valuealign.engine import LocalEngine, check_packing, score_all
+from valuealign.errors import ModelError
 from valuealign.models.load import Base
 from valuealign.models.score import CellModel
 from valuealign.packing import Row, collate, micro_batches, step_cells, visible, weighed
@@ -65,6 +66,11 @@ def test_batch_composition_changes_no_score(tiny: tuple[Base, CellModel]) -> Non
     big, small = (score_all(engine, rendered, pad_id=2, packed=True, token_budget=b) for b in (100_000, 64))
     assert max(float(np.abs(a - b).max()) for a, b in zip(big, small, strict=True)) < 1e-4
     assert check_packing(engine, model, rendered, pad_id=2) < 2e-3
+    with pytest.raises(ModelError, match="packed and dense scores differ"):
+        check_packing(engine, model, rendered, pad_id=2, tolerance=-1.0)
+    engine.all_sum = lambda values: values + 1  # another rank found a difference
+    with pytest.raises(ModelError, match="packed and dense scores differ"):
+        check_packing(engine, model, rendered, pad_id=2)
 
 
 def test_a_branch_sees_the_prompt_and_itself() -> None:

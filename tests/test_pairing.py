@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -9,7 +11,7 @@ from tiny import behaviour_cells, make_tiny, survey_cells
 
 from valuealign.cluster.worker import build
 from valuealign.config import KtoConfig, ModelConfig
-from valuealign.learner import kto_term, mismatched_cells
+from valuealign.learner import Stage, kto_term, mismatched_cells
 from valuealign.models.load import Base
 from valuealign.models.score import CellModel
 from valuealign.packing import Row, collate
@@ -178,6 +180,25 @@ def test_gathered_rows_are_the_rows(tiny: tuple[Base, CellModel], ranks: int) ->
                     len(r.reference) - r.borrows.extra :
                 ]
             )
+
+
+@pytest.mark.parametrize(("rows", "per_step", "steps"), [(10, 8, 2), (8, 8, 1), (9, 4, 3), (3, 8, 1)])
+def test_a_pass_in_blocks_sees_every_row_once(
+    tiny: tuple[Base, CellModel], rows: int, per_step: int, steps: int
+) -> None:
+    base, _ = tiny
+    cells = behaviour_cells(rows)
+    term = kto_term(cells, KtoConfig(z0="parity", parity_rows=4, cells_per_step=8))
+    term = replace(term, cells=term.cells[:rows])
+    stage = Stage("kto", (term,), 1, 1.0, per_step)
+    assert stage.steps == steps
+    rotation = rotate(term.cells, 4)
+    wholes = [Row(render(c, base.tokenizer), (0.0,) * len(c.completions)) for c in rotation.cells]
+    seen = 0.0
+    for step in range(stage.steps):
+        for row in rotated(rotation, wholes, step=step, blocks=per_step // 4, ranks=1):
+            seen += sum(weight for _, _, weight in row.borrows.reads) * 1.0
+    assert seen == pytest.approx(len(rotation.blocks)), "each block weighs one"
 
 
 def test_parity_takes_survey_cells_as_open_rows() -> None:

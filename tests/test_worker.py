@@ -162,6 +162,19 @@ def test_reference_table_is_made_once_and_never_for_another(model: Path, tmp_pat
     read({"adapter": "a"}, rendered[:2])
     assert calls == [3, 3, 2]
     assert table_key(rendered, {"x": "1"}) != table_key(rendered, {"x": "2"})
+    # A damaged table is made anew, and never guessed where the model has moved on.
+    path = tmp_path / f"{table_key(rendered, {'adapter': 'a'})}.arrow"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelError, match="table of this stage is gone"):
+        reference_logps(rendered, score=score, identity={"adapter": "a"}, folder=tmp_path, make=False)
+    repaired = read({"adapter": "a"})
+    assert len(calls) == 4 and all(np.array_equal(a, b) for a, b in zip(first, repaired, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(first, read({"adapter": "a"}), strict=True)) and len(calls) == 4
+
+
+def test_ranks_that_cannot_see_the_table_say_so(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="on another machine"):
+        reference_logps([], score=list, identity={}, folder=tmp_path, writer=False, agree=lambda here: True)
 
 
 def test_kto_refuses_what_would_not_hold_the_people() -> None:

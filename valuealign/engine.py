@@ -140,7 +140,8 @@ def check_packing(
     finally:
         model.packed = was
     worst = float((results[0] - results[1]).abs().max())
-    if not worst <= tolerance:
+    # Ranks that packed unlike each other would wait for each other for ever.
+    if float(engine.all_sum(torch.tensor([float(not worst <= tolerance)]))):
         raise ModelError(
             f"packed and dense scores differ by {worst:.3g} nats",
             mend="report this architecture; it is not plain causal",

@@ -49,7 +49,8 @@ def reference_logps(
     if the table is gone and ``make`` is false: the model at hand is no longer the reference.
     """
     path = folder / f"{table_key(rendered, identity)}.arrow"
-    there = agree(path.is_file())
+    found = _read(path)
+    there = agree(found is not None)
     if not there and not make:
         raise ModelError(
             "the reference table of this stage is gone, and the model has moved on from it",
@@ -57,7 +58,11 @@ def reference_logps(
             mend="restore it, or start the run anew in another folder (change its name)",
         )
     if there:
-        return [np.asarray(row, dtype=np.float64) for row in feather.read_table(path)["logp"].to_pylist()]
+        if found is None:
+            raise ModelError(
+                "the reference table is on another machine", where=str(path), mend="share VALUEALIGN_HOME among workers"
+            )
+        return found
     logps = score(rendered)
     if writer:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,6 +71,14 @@ def reference_logps(
         feather.write_feather(table, aside)
         os.replace(aside, path)
     return logps
+
+
+def _read(path: Path) -> list[np.ndarray] | None:
+    """The table, or None where there is none, or none that can be read (it is then made anew)."""
+    try:
+        return [np.asarray(row, dtype=np.float64) for row in feather.read_table(path)["logp"].to_pylist()]
+    except (OSError, pa.ArrowException, KeyError):
+        return None
 
 
 class Noise(NamedTuple):

@@ -61,7 +61,7 @@ class DeepSpeedEngine:
         # gloo serves as well. The dictionary is internal, so deepspeed is pinned and a test holds it.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.model, self.pad_id = model, pad_id
-        model.uniform = zero == 3
+        model.alike = most_over_ranks if zero == 3 else None
         plain = zero == 0 and dtype == "float32"  # DeepSpeed hands back torch's own optimizer, and tells no norm
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model,
@@ -152,6 +152,13 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     total = values.to(device, copy=True)
     dist.all_reduce(total, op=dist.ReduceOp.SUM)
     return total.to(values.device)
+
+
+def most_over_ranks(count: int) -> int:
+    """The largest ``count`` of the process group."""
+    most = torch.tensor(count, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most)
 
 
 def device() -> torch.device:

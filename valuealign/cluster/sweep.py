@@ -28,6 +28,7 @@ from valuealign.errors import ModelError
 from valuealign.evaluate import Exam, behaviour_auc
 from valuealign.loop import non_inferior
 from valuealign.models.trained import trained_done
+from valuealign.objectives.kto import LambdaRule
 from valuealign.types import Cell
 
 DRIVER_CPUS = 0.1  # what a trial's driver reserves; 0 is refused by Tune
@@ -85,6 +86,10 @@ class Trial:
     error: str
     out: Path
 
+    def rule(self, rule: LambdaRule) -> LambdaRule:
+        """The rule on the lambdas with this trial's own; ``rule`` brings masses and range."""
+        return rule._replace(lambda_d=self.setting["lambda_d"], lambda_u=self.setting["lambda_u"])
+
     @property
     def feasible(self) -> bool:
         """Whether the last probe found the people kept."""
@@ -95,6 +100,22 @@ class Trial:
         """Whether the trial ran all its steps and left its weights (ASHA stops the others early)."""
         ended = self.figures.get("step", 0) >= self.figures.get("steps", math.inf)
         return ended and trained_done(trained_folder(self.out, "kto"))
+
+
+def trials_table(trials: Sequence[Trial], rule: LambdaRule) -> str:
+    """The trials in the order given, for a terminal; ``*`` marks lambdas that the rule would not have."""
+    lines = [f"ratio: lambda_d n_d / (lambda_u n_u), * outside [{rule.low:.2f}, {rule.high:.2f}]"]
+    lines += ["trial     beta    lambda_d  lambda_u  ratio  steps    AUC    change in survey distance (bits, select)"]
+    for t in trials:
+        verdict = t.error or ("" if t.feasible else "people lost") or ("" if t.whole else "stopped early")
+        setting = f"{t.setting['beta']:<7.3f} {t.setting['lambda_d']:<9.3f} {t.setting['lambda_u']:<9.3f}"
+        ratio = f"{t.rule(rule).ratio:.2f}{' ' if t.rule(rule).holds else '*'}"
+        auc, change, most = (t.figures.get(name, float("nan")) for name in ("auc", "change", "change_high"))
+        steps = f"{int(t.figures.get('step', 0)):>3}/{int(t.figures['steps']):<4}"
+        lines.append(
+            f"{t.id[-8:]:9} {setting} {ratio:6} {steps} {auc:.3f}  {change:+.4f} (at most {most:+.4f})  {verdict}"
+        )
+    return "\n".join(lines)
 
 
 def trial_run(run: TrainRun, setting: Mapping[str, float], trial: str) -> TrainRun:

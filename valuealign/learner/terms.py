@@ -52,6 +52,13 @@ class Term:
         """The cells that the term's rows are rendered from."""
         return rotate(self.cells, self.parity_rows).cells if self.parity_rows else self.cells
 
+    def steps_of_a_pass(self, cells_per_step: int) -> float:
+        """Optimizer steps of a pass over the term's cells, each of so many (with ``parity_rows``: of whole blocks)."""
+        if self.parity_rows:
+            blocks = -(-len(self.cells) // self.parity_rows)
+            return -(-blocks // max(1, min(cells_per_step, len(self.cells)) // self.parity_rows))
+        return len(self.cells) / min(cells_per_step, len(self.cells))
+
     @property
     def reference_free(self) -> bool:
         """Whether the term reads no reference: its objective has none, or a uniform one stands in."""
@@ -72,8 +79,7 @@ class Stage:
     @property
     def steps(self) -> int:
         """Optimizer steps of the stage, at least one."""
-        cells = len(self.terms[0].cells)
-        return max(1, round(self.epochs * cells / min(self.cells_per_step, cells)))
+        return max(1, round(self.epochs * self.terms[0].steps_of_a_pass(self.cells_per_step)))
 
     @property
     def referenced(self) -> tuple[Cell, ...]:

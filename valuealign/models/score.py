@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -28,8 +29,9 @@ class CellModel(nn.Module):
         self.model = model
         self.abilities: Abilities = abilities(self.causal.config)
         self.packed = self.abilities.packed
-        # Where weights are gathered at each use, all ranks must use them equally often, whatever their batches hold.
-        self.uniform = False
+        # Where weights are gathered at each use, all ranks must use them equally often, whatever their batches hold:
+        # then this gives the most pieces that any rank cuts its head's work into.
+        self.alike: Callable[[int], int] | None = None
 
     @property
     def causal(self) -> Any:
@@ -55,9 +57,8 @@ class CellModel(nn.Module):
         else:
             mask = (batch.branch_BT >= 0).long()
         where = {"input_ids": batch.input_ids_BT, "position_ids": batch.position_ids_BT, "attention_mask": mask}
-        if self.abilities.plain_head and self.uniform:
-            hidden_SH = self._at_once(batch, where)[batch.row_S, batch.col_S]
-            logp_S = _gather(self.causal.get_output_embeddings()(hidden_SH), batch.target_S)
+        if self.abilities.plain_head and self.alike is not None:
+            logp_S = self._chunked(self._at_once(batch, where)[batch.row_S, batch.col_S], batch.target_S)
         elif self.abilities.plain_head:
             decode = self._in_two if batch.still.columns and torch.is_grad_enabled() else self._at_once
             hidden_SH = decode(batch, where)[batch.row_S, batch.col_S]
@@ -106,11 +107,14 @@ class CellModel(nn.Module):
         def chunk(hidden: Tensor, target: Tensor) -> Tensor:
             return _gather(head(hidden), target)
 
-        if len(target_S) <= HEAD_CHUNK:
+        count = max(1, -(-len(target_S) // HEAD_CHUNK))
+        if self.alike is not None:
+            count = self.alike(count)
+        if count == 1:
             return chunk(hidden_SH, target_S)
-        pieces = zip(hidden_SH.split(HEAD_CHUNK), target_S.split(HEAD_CHUNK), strict=True)
+        pieces = [slice(n * HEAD_CHUNK, (n + 1) * HEAD_CHUNK) for n in range(count)]  # this rank's last may be empty
         # Recomputing a chunk's logits in the backward pass costs one product and saves [S, V].
-        return torch.cat([checkpoint(chunk, h, t, use_reentrant=False) for h, t in pieces])
+        return torch.cat([checkpoint(chunk, hidden_SH[s], target_S[s], use_reentrant=False) for s in pieces])
 
 
 def _gather(logits_SV: Tensor, target_S: Tensor) -> Tensor:
