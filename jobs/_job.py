@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import click
 
 from valuealign import config as configuration
 from valuealign.cluster.env import prepare_environment
-from valuealign.errors import ModelError, ValuealignError
+from valuealign.errors import ValuealignError
 
 prepare_environment(token_file=False)  # before ray, transformers or torch are imported anywhere
 
@@ -90,11 +90,11 @@ def open_registry(home: Path | None = None) -> Any:
     return Registry(home / "registry", open_store(home))
 
 
-def check_base(version: Any, base_hash: str, mend: str) -> None:
-    """A version fits only over the base it was trained on; a same-shaped other one would give nonsense."""
-    made_on = version.card.get("base_hash")
-    if made_on and made_on != base_hash:
-        raise ModelError("the version was trained on another base model", where=version.ref, mend=mend)
+def say_notes(stages: Sequence[Any]) -> None:
+    """What whoever configured the stages should know."""
+    for stage in stages:
+        for note in (note for term in stage.terms for note in term.notes):
+            say(f"  {stage.name}: {note}")
 
 
 def run_folder(job: str, name: str, *facts: str) -> tuple[Path, bool]:

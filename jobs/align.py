@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from _job import done, open_registry, run_folder, run_job, say
+from _job import done, open_registry, run_folder, run_job, say, say_notes
 from prepare import Prepared, prepare
 
 from valuealign import config as configuration
@@ -50,9 +50,7 @@ def align(config: RunConfig) -> dict[str, Any]:
     out, resumed = run_folder("align", config.name, configuration.dump(config), prepared.data_hash, fingerprint(base))
     say(f"run: {out}" + (" (resumed)" if resumed else ""))
     run = replace(make_run(config, prepared, out), model=config.model.model_copy(update={"path": str(base)}))
-    for stage in run.stages:
-        for note in (note for term in stage.terms for note in term.notes):
-            say(f"  {stage.name}: {note}")
+    say_notes(run.stages)
     with cluster():
         fit(run, name="align", progress=say)
     names = [START, *config.stages]
@@ -61,7 +59,7 @@ def align(config: RunConfig) -> dict[str, Any]:
     behaviour = behaviour_by_stage(scores.pop("behaviour"), prepared.behaviour["report"], base=START)
     judged = prepared.exam.judge(scores.pop("exam"), part="report", reworded=scores)
     evaluation = judged.with_behaviour(behaviour)
-    versions = register(config, prepared, run, evaluation, fingerprint(base))
+    versions = register(config, prepared, run, evaluation, fingerprint(base, config.model.quantize))
     steps = (f"{version} ({stage})" for stage, version in versions.items())
     lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", out.name, *steps]
     report = write_report(

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 import numpy as np
-from _job import check_base, open_registry, run_job, say
+from _job import open_registry, run_job, say
 from prepare import prepare
 
 from valuealign import config as configuration
@@ -28,7 +28,7 @@ from valuealign.errors import RegistryError
 from valuealign.evaluate import Exam, behaviour_by_stage, exam_of, rewordings
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
-from valuealign.registry import Registry, Version
+from valuealign.registry import Registry, Version, check_base
 from valuealign.report import print_table, write_report
 from valuealign.splits import other_survey
 from valuealign.types import Cell
@@ -41,7 +41,7 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None =
     """Score, judge, print and report; returns the evaluation and the report's path."""
     registry = open_registry()
     versions = [_get(registry, ref, config.name) for ref in (version or ("champion",))]
-    base_hash = fingerprint(resolve(config.model.path, progress=say))
+    base_hash = fingerprint(resolve(config.model.path, progress=say), config.model.quantize)
     for one in versions:
         check_base(one, base_hash, "set model.path to its base")
     prepared = prepare(config)
@@ -101,7 +101,7 @@ def _score(
     config: RunConfig, versions: list[Version], sets: dict[str, tuple[Cell, ...]]
 ) -> dict[str, dict[str, list[np.ndarray]]]:
     """Raw log-probabilities of each cell set under the base and under every version: set -> whose -> one a cell."""
-    host = Host(config.model.path, config.model.dtype, arguments=config.model.chat_template_kwargs)
+    host = Host.of(config.model)
     found = {name: {BASE: host.score(None, cells)} for name, cells in sets.items()}
     for one in versions:
         say(f"scoring {one.ref}: {sum(map(len, sets.values())):,} cells")

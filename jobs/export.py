@@ -16,12 +16,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from _job import check_base, open_registry, run_job, say
+from _job import open_registry, run_job, say
 from prepare import draw, keep
 
 from valuealign.config import RunConfig
 from valuealign.dataset import release
 from valuealign.errors import ConfigError
+from valuealign.registry import check_base
 
 
 def export(
@@ -48,7 +49,7 @@ def export_model(config: RunConfig, ref: str, out: Path, *, merged: bool) -> Non
 
     version = open_registry().get(ref, name=config.name)
     base = resolve(str(version.card.get("base", config.model.path)), progress=say)
-    check_base(version, fingerprint(base), "restore the base that its card names")
+    check_base(version, fingerprint(base, version.quantize), "restore the base that its card names")
     export_version(version, out, base=str(base), merged=merged, progress=say)
     say(f"released {version.ref}: {out}")
 

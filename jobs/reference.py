@@ -1,12 +1,13 @@
-"""Make the reference tables of a run's stages ahead of it; measure the noise that another way to compute them brings.
+"""Make the reference table of a run ahead of it; measure the noise that another way to compute them brings.
 
     python jobs/reference.py -c run.yaml --version stage1
     python jobs/reference.py -c run.yaml --version stage1 --verify
 
-A stage that compares with a reference (dpo, kto) reads log-probabilities that are computed once, from the model that it
-starts from. Every run and every trial of a sweep finds a table that is there by its content: weights, cells as tokens,
-dtype, kernel. --verify scores the same completions in the run's own way and in others (one row a completion, another
-attention kernel, another dtype), and prints how far r = log pi - log pi_ref would be off if the two were mixed.
+A stage that compares with a reference (dpo, kto) reads log-probabilities that are computed once, from the model that
+it starts from. Made here is the table of the run's first such stage, which starts from --version. Every run and every
+trial of a sweep finds a table that is there by its content: weights, cells as tokens, dtype, kernel. --verify scores
+the same completions in the run's own way and in others (one row a completion, another attention kernel, another dtype),
+and prints how far r = log pi - log pi_ref would be off if the two were mixed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from _job import check_base, open_registry, run_job, say
+from _job import open_registry, run_job, say
 from prepare import prepare
 
 from valuealign import config as configuration
@@ -28,31 +29,34 @@ from valuealign.learner import plan_stages
 from valuealign.models.load import fingerprint, resolve
 from valuealign.prompts import render
 from valuealign.reference import noise, reference_logps
+from valuealign.registry import check_base
 from valuealign.types import Cell, Rendered
 
 
 def reference(config: RunConfig, version: str | None, verify: bool) -> None:
-    """Make the tables; with ``verify``, print the noise of each other way."""
+    """Make the table; with ``verify``, print the noise of each other way."""
     base = resolve(config.model.path, progress=say)
     start = None
     if version is not None:
         found = open_registry().get(version, name=config.name)
-        check_base(found, fingerprint(base), "set model.path to its base")
+        check_base(found, fingerprint(base, config.model.quantize), "set model.path to its base")
         start = found.path
     prepared = prepare(config, progress=lambda _: None)
     stages = plan_stages(config, prepared.survey_cells, prepared.judged)
-    cells = {stage.name: stage.referenced for stage in stages if stage.referenced}
-    if not cells:
+    first, *later = (stage for stage in stages if stage.referenced) or (None,)
+    if first is None:
         raise ConfigError("no stage reads a reference", where="stages", mend="add dpo or kto (not reference_free)")
     if start is None and "distribution" in config.stages:
         say("note: without --version the tables are the base model's; after stage distribution a run makes others")
-    for name, asked in cells.items():
-        rows, (packed, logps) = sum(len(c.completions) for c in asked), _table(config.model, start, asked, config)
-        say(f"{name}: {rows:,} completions of {len(asked):,} cells")
-        for how, other in _ways(config.model, packed) if verify else ():
-            off = noise(logps, _table(other, start, asked, config, how)[1])
-            at_beta = f"beta r by up to {config.kto.beta * off.largest:.1e}" if name == "kto" else ""
-            say(f"  {how:28} r is off by {off.rms:.1e} nats (rms), at most {off.largest:.1e}  {at_beta}".rstrip())
+    asked = first.referenced
+    rows, (packed, logps) = sum(len(c.completions) for c in asked), _table(config.model, start, asked, config)
+    say(f"{first.name}: {rows:,} completions of {len(asked):,} cells")
+    for stage in later:
+        say(f"note: {stage.name} starts from what {first.name} leaves, so the run makes its table")
+    for how, other in _ways(config.model, packed) if verify else ():
+        off = noise(logps, _table(other, start, asked, config, how)[1])
+        at_beta = f"beta r by up to {config.kto.beta * off.largest:.1e}" if first.name == "kto" else ""
+        say(f"  {how:28} r is off by {off.rms:.1e} nats (rms), at most {off.largest:.1e}  {at_beta}".rstrip())
 
 
 def _ways(model: ModelConfig, packed: bool) -> Iterator[tuple[str, ModelConfig]]:

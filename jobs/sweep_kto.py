@@ -15,21 +15,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from _job import check_base, done, open_registry, run_folder, run_job, say
+from _job import done, open_registry, run_folder, run_job, say
 from align import align as run_align
 from align import make_run
 from prepare import prepare
 
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
-from valuealign.cluster.sweep import SweepProbe, Trial, sweep
+from valuealign.cluster.sweep import SweepProbe, sweep, trials_table
 from valuealign.cluster.worker import trained_folder
 from valuealign.config import RunConfig
 from valuealign.errors import ConfigError, UnknownVersion
+from valuealign.learner import pick_lambdas
 from valuealign.models.chat import check_arguments
 from valuealign.models.load import fingerprint, resolve
 from valuealign.models.trained import check_kind
-from valuealign.registry import Registry, Version
+from valuealign.registry import Registry, Version, check_base
 
 
 def sweep_kto(config: RunConfig) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
         registry = open_registry()
         prepared = prepare(config.model_copy(update={"stages": ("distribution", "kto")}))
         start = stage1(config, registry)
-        check_base(start, fingerprint(base), "set model.path to its base, or another name")
+        check_base(start, fingerprint(base, config.model.quantize), "set model.path to its base, or another name")
         check_kind(config.model.train, start.path)
         check_arguments(config.model.chat_template_kwargs, start.path)
         if start.card.get("data_hash") != prepared.data_hash:
@@ -52,8 +53,11 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
             )
         out, resumed = run_folder("sweep", config.name, configuration.dump(config), prepared.data_hash, start.ref)
         say(f"sweep: {out}" + (" (resumed)" if resumed else ""))
+        if "auto" in (config.kto.lambda_d, config.kto.lambda_u):
+            say("note: the sweep draws both lambdas (sweep.space); kto.lambda_d and kto.lambda_u are not used")
         only = config.model_copy(update={"stages": ("kto",)})
         run = make_run(only, prepared, out)
+        rule = pick_lambdas(run.stages[0].terms[0].cells, config.kto)
         run = replace(
             run,
             model=config.model.model_copy(update={"path": str(base)}),
@@ -66,13 +70,15 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
             probes=config.sweep.reports,
         )
         trials = sweep(run, config.sweep, name="kto", progress=say)
-    say("\n" + table(trials))
+    say("\n" + trials_table(trials, rule))
     best = trials[0]
+    if not best.rule(rule).holds:
+        say(f"the best trial: {best.rule(rule)}")
     version = None
     if best.feasible and best.whole:
         card = {
             "base": config.model.path,
-            "base_hash": fingerprint(base),
+            "base_hash": fingerprint(base, config.model.quantize),
             "stage": "kto",
             "data_hash": prepared.data_hash,
             "licence": prepared.survey.codebook.licence,
@@ -100,18 +106,6 @@ def stage1(config: RunConfig, registry: Registry) -> Version:
         say("no stage-1 model yet: aligning one first")
         run_align(config.model_copy(update={"stages": ("distribution",)}))
         return registry.get(f"{config.name}@stage1")
-
-
-def table(trials: list[Trial]) -> str:
-    """The trials in ranked order, for a terminal."""
-    lines = ["trial     beta    lambda_d  lambda_u  steps    AUC    change in survey distance (bits, select)"]
-    for t in trials:
-        verdict = t.error or ("" if t.feasible else "people lost") or ("" if t.whole else "stopped early")
-        setting = f"{t.setting['beta']:<7.3f} {t.setting['lambda_d']:<9.3f} {t.setting['lambda_u']:<9.3f}"
-        auc, change, most = (t.figures.get(name, float("nan")) for name in ("auc", "change", "change_high"))
-        steps = f"{int(t.figures.get('step', 0)):>3}/{int(t.figures['steps']):<4}"
-        lines.append(f"{t.id[-8:]:9} {setting} {steps} {auc:.3f}  {change:+.4f} (at most {most:+.4f})  {verdict}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from _job import check_base, done, open_registry, run_folder, run_job, say
+from _job import done, open_registry, run_folder, run_job, say, say_notes
 from prepare import Prepared, prepare
 
 from valuealign import config as configuration
@@ -27,7 +27,7 @@ from valuealign.errors import ConfigError
 from valuealign.learner import update_stage
 from valuealign.loop import Candidate, Outcome, update
 from valuealign.models.load import fingerprint, resolve
-from valuealign.registry import Registry, Version
+from valuealign.registry import Registry, Version, check_base
 from valuealign.types import Cell
 
 
@@ -41,7 +41,7 @@ class ClusterTrainer:
 
     def __call__(self, *, start: Version, cells: Sequence[Cell], also: Mapping[str, Version]) -> Candidate:
         base = resolve(self.config.model.path, progress=say)
-        check_base(start, fingerprint(base), "set model.path to its base")
+        check_base(start, fingerprint(base, self.config.model.quantize), "set model.path to its base")
         wanted = [f"{c.key}{c.desirable}{c.undesirable}" for c in cells]
         facts = [configuration.dump(self.config), self.prepared.data_hash, start.ref, *wanted]
         out, _ = run_folder("update", self.config.name, *facts)
@@ -57,6 +57,7 @@ class ClusterTrainer:
             also={name: version.path for name, version in also.items()},
             score={"exam": self.prepared.exam.cells, "feedback": tuple(cells)},
         )
+        say_notes(run.stages)
         with cluster():
             fit(run, name="update", progress=say)
         before, after = read_scores(out, START), read_scores(out, "update")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import click
 import numpy as np
-from _job import check_base, open_registry, run_job, say
+from _job import open_registry, run_job, say
 
 from valuealign.config import RunConfig
 from valuealign.dataset import weighted
@@ -28,6 +28,7 @@ from valuealign.evaluate.profiles import (
 )
 from valuealign.population import tabulate
 from valuealign.prompts import evaluate_templates
+from valuealign.registry import check_base
 from valuealign.types import Cell
 from valuealign.values import THEORIES
 
@@ -54,12 +55,12 @@ def _score(config: RunConfig, refs: tuple[str, ...], cells: tuple[Cell, ...]) ->
     from valuealign.models.load import fingerprint, resolve
 
     registry = open_registry()
-    base_hash = fingerprint(resolve(config.model.path, progress=say))
+    base_hash = fingerprint(resolve(config.model.path, progress=say), config.model.quantize)
     found = [registry.get(ref, name=config.name) for ref in refs]
     for one in found:
         registry.verify(one)
         check_base(one, base_hash, "set model.path to its base")
-    host = Host(config.model.path, config.model.dtype, arguments=config.model.chat_template_kwargs)
+    host = Host.of(config.model)
     logps = {"base": host.score(None, cells)}
     for one in found:
         say(f"scoring {one.ref}: {len(cells):,} cells")

@@ -83,14 +83,23 @@ class HostBackend:
 
 
 def build(
-    *, name: str, database: str, root: str, base: str, dtype: str, gpu: bool, max_tokens: int, template: Template
+    *,
+    name: str,
+    database: str,
+    root: str,
+    base: str,
+    dtype: str,
+    quantize: str,
+    gpu: bool,
+    max_tokens: int,
+    template: Template,
 ) -> FastAPI:
     """What a replica runs: opens the store, loads the base, the champion and its predecessor."""
     store = Store.open(database)
     registry = Registry(Path(root), store)
-    host = Host(base, dtype, device="cuda" if gpu else "cpu")
+    host = Host(base, dtype, quantize=quantize, device="cuda" if gpu else "cpu")
     limit = json.loads((Path(base) / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    backend = HostBackend(host, base_hash=fingerprint(Path(base)), limit=limit)
+    backend = HostBackend(host, base_hash=fingerprint(Path(base), quantize), limit=limit)
     for version in (registry.previous(name), registry.get(f"{name}@champion")):
         if version is not None and version.card.get("base_hash") in (None, backend.base_hash):
             backend.attach(version)
@@ -112,7 +121,8 @@ def start(config: RunConfig, *, home: Path) -> str:
     store.close()
     place = config.serve
     base = resolve(str(champion.card.get("base", config.model.path)))
-    if champion.card.get("base_hash") not in (None, fingerprint(base)):
+    made_on = champion.card.get("base_hash")
+    if made_on not in (None, fingerprint(base, champion.quantize)):
         raise RegistryError(
             "its base model has changed since it was trained",
             where=champion.ref,
@@ -124,6 +134,7 @@ def start(config: RunConfig, *, home: Path) -> str:
         "root": str(home / "registry"),
         "base": str(base),
         "dtype": config.model.dtype,
+        "quantize": champion.quantize,  # a version is served over what it was trained over
         "gpu": place.gpus > 0,
         "max_tokens": place.max_tokens,
         "template": train_templates(config.prompts)[0],

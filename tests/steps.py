@@ -35,6 +35,13 @@ class Setting:
     adam: bool = False
     budget: int = 300
     cut: int | None = None
+    clip: float = 1e9
+    quantize: str = "none"
+
+    @property
+    def judge(self) -> str:
+        """The run of one process that this one must equal."""
+        return self.train + ("-clipped" if self.clip < 1e9 else "") + ("-nf4" if self.quantize == "nf4" else "")
 
     def optimizer(self, parameters: Any) -> torch.optim.Optimizer:
         return adamw(parameters) if self.adam else torch.optim.SGD(list(parameters), lr=0.0)
@@ -44,7 +51,9 @@ def run_steps(model: Path, out: Path, make: Callable[[Any, int, Setting], Any], 
     """Train a few steps; leaves the trained weights and ``reports.json`` in ``out / setting.name``."""
 
     def fresh() -> tuple[Any, Any, Any]:
-        config = ModelConfig(path=str(model), train=setting.train, dtype=setting.dtype, lora_r=4, lora_alpha=8)
+        config = ModelConfig(
+            path=str(model), train=setting.train, dtype=setting.dtype, lora_r=4, lora_alpha=8, quantize=setting.quantize
+        )
         base, cell_model = build(config, seed=0, start=None, recompute=setting.recompute)
         return base.tokenizer, cell_model, make(cell_model, base.tokenizer.pad_token_id, setting)
 

@@ -210,9 +210,23 @@ def test_a_mend_is_one(config: dict[str, Any], dtype: str) -> None:
     found = plan(config, run(*crowded), find_box("4xA40"))
     assert not found.fits
     words = mend(config, run(*crowded), find_box("4xA40")).removeprefix("try ").split()
-    box = words[words.index("--box") + 1] if "--box" in words else "4xA40"
-    assert (box == "4xA40") == (config is SMALL)
-    assert plan(config, run(*crowded, *(word for word in words if "=" in word)), find_box(box)).fits
+    assert "--box" not in words and ("model.quantize=nf4" in words) == (config is THIRTY_B)
+    assert plan(config, run(*crowded, *(word for word in words if "=" in word)), find_box("4xA40")).fits
+
+
+def test_a_mend_that_needs_a_larger_box() -> None:
+    """All weights cannot train in 4 bits."""
+    asked = ("model.train=full", "model.dtype=bfloat16")
+    words = mend(THIRTY_B, run(*asked), find_box("4xA40")).removeprefix("try ").split()
+    box = words[words.index("--box") + 1]
+    assert box != "4xA40" and "model.quantize=nf4" not in words
+    assert plan(THIRTY_B, run(*asked, *(word for word in words if "=" in word)), find_box(box)).fits
+
+
+def test_what_is_quantized_is_not_sharded() -> None:
+    found = candidates(THIRTY_B, run("model.quantize=nf4", "model.dtype=bfloat16"), find_box("4xA40"))
+    assert {one.plan.zero for one in found} == {1, 2} and any(one.plan.fits for one in found)
+    assert all(one.plan.loading < 0.3 * 2 * one.plan.parameters for one in found)
 
 
 def test_no_mend_is_no_mend() -> None:

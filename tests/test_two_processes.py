@@ -21,8 +21,11 @@ from steps import Setting, run_steps
 from tiny import make_tiny
 
 from valuealign.engine import LocalEngine
+from valuealign.learner import learning_rate
 
 HERE = Path(__file__).parent
+
+CLIP = 1.0  # less than any step's norm here, of all weights
 
 SETTINGS = [
     *(Setting(f"{train}-zero{zero}", train=train, zero=zero) for train in ("lora", "full") for zero in (0, 1, 2, 3)),
@@ -30,16 +33,27 @@ SETTINGS = [
     Setting("full-recomputed", train="full", zero=2, recompute=True),
     *(Setting(f"full-offloaded{zero}", train="full", zero=zero, offload=True) for zero in (1, 2, 3)),
     Setting("lora-accumulated", zero=2, budget=120),
-    *(Setting(f"lora-bf16-zero{zero}", zero=zero, dtype="bfloat16") for zero in (0, 2)),
-    *(Setting(f"full-bf16-zero{zero}", train="full", zero=zero, dtype="bfloat16") for zero in (2, 3)),
-    *(Setting(f"lora-{name}", zero=2, adam=True, cut=cut) for name, cut in [("whole", None), ("cut", 1)]),
-    *(Setting(f"full-{name}", train="full", zero=3, adam=True, cut=cut) for name, cut in [("whole", None), ("cut", 1)]),
+    *(Setting(f"lora-bf16-zero{zero}", zero=zero, dtype="bfloat16") for zero in (0, 1, 2)),
+    *(Setting(f"full-bf16-zero{zero}", train="full", zero=zero, dtype="bfloat16") for zero in (1, 2, 3)),
+    *(Setting(f"full-clipped-zero{zero}", train="full", zero=zero, clip=CLIP) for zero in (0, 1, 2, 3)),
+    *(Setting(f"lora-nf4-zero{zero}", zero=zero, quantize="nf4") for zero in (0, 1, 2)),
 ]
+RESUMED = [
+    Setting("lora-zero0-adam", zero=0),
+    Setting("lora-zero2-adam", zero=2),
+    Setting("lora-nf4-adam", zero=2, quantize="nf4"),
+    Setting("full-zero1-adam", train="full", zero=1),
+    Setting("full-zero3-adam", train="full", zero=3),
+    Setting("full-bf16-zero1-adam", train="full", zero=1, dtype="bfloat16"),
+    Setting("full-bf16-zero2-adam", train="full", zero=2, dtype="bfloat16"),
+    Setting("full-offloaded-adam", train="full", zero=2, offload=True),
+]
+ENDS = {"whole": None, "cut": 1}
 
 
 def _local(model: Any, pad_id: int, setting: Setting) -> LocalEngine:
-    """One process, never clipped."""
-    return LocalEngine(model, pad_id=pad_id, clip=1e9, optimizer=setting.optimizer)
+    """One process."""
+    return LocalEngine(model, pad_id=pad_id, clip=setting.clip, optimizer=setting.optimizer)
 
 
 def _free_port() -> int:
@@ -55,10 +69,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process ends with, for adapters and for all weights."""
+    """What one process ends with, for each setting's judge."""
     folder = tmp_path_factory.mktemp("one")
-    for train in ("lora", "full"):
-        run_steps(model, folder, _local, Setting(train, train=train))
+    for name, s in {s.judge: s for s in SETTINGS}.items():
+        run_steps(model, folder, _local, Setting(name, train=s.train, clip=s.clip, quantize=s.quantize))
     return folder
 
 
@@ -66,7 +80,8 @@ def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ranks(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks end with, in every setting."""
     folder, port = tmp_path_factory.mktemp("two"), str(_free_port())
-    settings = json.dumps([asdict(s) for s in SETTINGS])
+    resumed = [replace(s, name=f"{s.name}-{end}", adam=True, cut=cut) for s in RESUMED for end, cut in ENDS.items()]
+    settings = json.dumps([asdict(s) for s in SETTINGS + resumed])
     command = [sys.executable, str(HERE / "two_ranks.py")]
     running = [
         subprocess.Popen(
@@ -114,22 +129,34 @@ def test_accumulation_and_recomputation_change_nothing(alone: Path, model: Path,
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if not s.adam], ids=lambda s: s.name)
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)
 def test_two_ranks_are_one(alone: Path, ranks: Path, model: Path, setting: Setting) -> None:
     exact = setting.dtype == "float32"
-    for a, b in zip(_reports(alone / setting.train), _reports(ranks / setting.name), strict=True):
-        assert a.keys() == b.keys()
+    for a, b in zip(_reports(alone / setting.judge), _reports(ranks / setting.name), strict=True):
+        assert a.keys() == b.keys() and (setting.clip > CLIP or a["norm"] > CLIP)
         near = 1e-3 if exact else 0.1
         assert all(abs(a[k] - b[k]) < near * max(1.0, abs(a[k])) for k in a), (a, b)
     # In bf16 the smallest movements vanish in the rounding of the weights that are written.
-    one, two = _moved(alone / setting.train, model), _moved(ranks / setting.name, model)
+    one, two = _moved(alone / setting.judge, model), _moved(ranks / setting.name, model)
     differs = _differs(one, two) if exact else _differs(one, two, floor=1.0)
     assert differs < (1e-4 if exact else 0.1), f"{setting.name}: {differs:.2g}"
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("train", ["lora", "full"])
-def test_a_resumed_run_on_two_ranks_is_equal_to_the_bit(ranks: Path, train: str) -> None:
-    assert _reports(ranks / f"{train}-whole") == _reports(ranks / f"{train}-cut")
-    whole, cut = _weights(ranks / f"{train}-whole"), _weights(ranks / f"{train}-cut")
-    assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole)
+def test_clipped_steps_are_as_long_as_the_clip(ranks: Path, alone: Path, model: Path) -> None:
+    """Plain SGD moves all weights together by no more than learning rate times clip in a step."""
+    steps = len(_reports(alone / "full-clipped"))
+    most = CLIP * sum(learning_rate(n, steps=steps, peak=0.05, warmup=0.0) for n in range(steps))
+    for zero in range(4):
+        moved = _moved(ranks / f"full-clipped-zero{zero}", model)
+        length = float(torch.stack([v.norm() for v in moved.values()]).norm())
+        assert 0.5 * most < length < 1.001 * most
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("setting", RESUMED, ids=lambda s: s.name)
+def test_a_resumed_run_on_two_ranks_is_equal_to_the_bit(ranks: Path, setting: Setting) -> None:
+    (whole, cut) = (ranks / f"{setting.name}-{end}" for end in ENDS)
+    assert _reports(whole) == _reports(cut)
+    one, two = _weights(whole), _weights(cut)
+    assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)

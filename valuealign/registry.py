@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from valuealign.errors import RegistryError, UnknownVersion, nearest
+from valuealign.errors import ModelError, RegistryError, UnknownVersion, nearest
 from valuealign.store import AliasState, Manifest, Move, Store
 
 CARD = "card.json"
@@ -49,6 +49,26 @@ class Version:
     def ref(self) -> str:
         """Such as ``demo@v3``."""
         return f"{self.name}@{self.id}"
+
+    @property
+    def quantize(self) -> str:
+        """How its base is loaded, ``model.quantize``: what follows the base's hash."""
+        return str(self.card.get("base_hash") or "").partition("+")[2] or "none"
+
+
+def check_base(version: Version, base_hash: str, mend: str) -> None:
+    """A version fits only over the base it was trained on; a same-shaped other one would give nonsense.
+
+    Raises ModelError: another base (``mend`` is what to do then), or the same one quantized otherwise.
+    """
+    made_on = version.card.get("base_hash")
+    if not made_on or made_on == base_hash:
+        return
+    what = "the version was trained on another base model"
+    if made_on.partition("+")[0] == base_hash.partition("+")[0]:
+        what = f"the version was trained with model.quantize: {version.quantize}"
+        mend = f"set model.quantize={version.quantize}"
+    raise ModelError(what, where=version.ref, mend=mend)
 
 
 class Registry:

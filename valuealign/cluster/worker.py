@@ -99,7 +99,12 @@ def build(
 ) -> tuple[Base, CellModel]:
     """The base with what trains on it, ready for an engine. Raises ModelError."""
     base = load_base(
-        model.path, dtype=model.dtype, device=device, arguments=model.chat_template_kwargs, progress=lambda _: None
+        model.path,
+        dtype=model.dtype,
+        quantize=model.quantize,
+        device=device,
+        arguments=model.chat_template_kwargs,
+        progress=lambda _: None,
     )
     if model.train == "full":
         cell_model = CellModel(base.model.requires_grad_(True))
@@ -174,7 +179,7 @@ def work(run: TrainRun, make_engine: MakeEngine, checkpoints: Checkpoints, *, de
 def identity(base: Base, model: CellModel, trained: Path | None) -> dict[str, str]:
     """What a reference table of this model is known by, besides its cells: weights, and how they are computed with."""
     return {
-        "base": fingerprint(base.folder),
+        "base": fingerprint(base.folder, base.quantize),
         "adapter": fingerprint(trained) if trained else "none",
         "dtype": "+".join(sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})),
         "kernel": str(model.causal.config._attn_implementation),

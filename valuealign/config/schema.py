@@ -139,12 +139,21 @@ class ModelConfig(Section):
 
     path: str = Field("seed", description="'seed' (made by the project) or a Hugging Face model folder")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="of weights and activations")
+    quantize: Literal["none", "nf4"] = Field(
+        "none", description="the frozen base in 4 bits (QLoRA: NF4, scales quantized too), by bitsandbytes"
+    )
     train: Literal["lora", "full"] = Field("lora", description="what trains: a LoRA adapter, or all weights")
     lora_r: int = Field(16, ge=1, description="rank of the LoRA adapters")
     lora_alpha: float = Field(32.0, gt=0, description="scale of the LoRA adapters")
     chat_template_kwargs: dict[str, bool | int | float | str] = Field(
         {}, description="arguments of the model's chat template, as in {enable_thinking: false}"
     )
+
+    @model_validator(mode="after")
+    def _frozen(self) -> ModelConfig:
+        if self.quantize != "none" and self.train == "full":
+            raise ValueError("quantize is for a base that stays as it is: all weights cannot train in 4 bits")
+        return self
 
 
 class StageConfig(Section):
@@ -363,6 +372,8 @@ class RunConfig(Section):
     def _order(self) -> RunConfig:
         if len(set(self.stages)) < len(self.stages) or "distribution" in self.stages[1:]:
             raise ValueError("stages takes each of sft, dpo, kto at most once, after distribution if that is there")
+        if self.model.quantize != "none" and self.train.zero == 3:
+            raise ValueError("train.zero 3 cannot shard weights that model.quantize has packed: take 0, 1 or 2")
         return self
 
     @property

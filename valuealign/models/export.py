@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from valuealign.errors import RegistryError
 from valuealign.models.adapters import CONFIG, WEIGHTS, attach_adapter
 from valuealign.models.chat import bind, read_arguments
@@ -38,19 +40,23 @@ def export_version(
         raise RegistryError("the folder is there already", where=str(out), mend="name another one, or move it away")
     whole = is_whole(version.path)
     dtype = version.card.get("config", {}).get("model", {}).get("dtype", "float32")
-    model, tokenizer, _ = load_base(str(version.path) if whole else base, dtype=dtype, progress=progress)
+    form = {"dtype": dtype, "quantize": version.quantize, "progress": progress}
+    model, tokenizer, *_ = load_base(str(version.path) if whole else base, **form)
     aside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     try:
         aside.mkdir(parents=True)
         if whole or merged:
             if not whole:
+                if version.quantize != "none":
+                    model = model.dequantize(dtype=getattr(torch, dtype))  # what the adapter was trained over
                 model = attach_adapter(model, version.path, name="default").merge_and_unload()
             model.save_pretrained(aside)
         else:
             _copy_adapter(version.path, aside, base=Path(base).name)
         bind(tokenizer, read_arguments(version.path)).save_pretrained(aside)
-        form = "all weights" if whole else "an adapter merged into its base" if merged else "a LoRA adapter"
-        (aside / "README.md").write_text(_card(version, form, base=Path(base).name, licence=licence), encoding="utf-8")
+        (aside / "README.md").write_text(
+            _card(version, _said(version, whole, merged), base=Path(base).name, licence=licence), encoding="utf-8"
+        )
         aside.rename(out)
     except OSError as error:
         raise RegistryError(
@@ -58,6 +64,12 @@ def export_version(
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _said(version: Version, whole: bool, merged: bool) -> str:
+    """What the folder holds."""
+    base = "its base" if version.quantize == "none" else f"its base, quantized to {version.quantize} as in training,"
+    return "all weights" if whole else f"an adapter merged into {base}" if merged else f"a LoRA adapter over {base}"
 
 
 def _copy_adapter(folder: Path, out: Path, *, base: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from valuealign.config import ModelConfig
 from valuealign.models.adapters import attach_adapter
 from valuealign.models.chat import Arguments, bind, read_arguments
 from valuealign.models.generate import Answer, generate
@@ -35,11 +36,12 @@ class Host:
         path: str,
         dtype: str = "float32",
         *,
+        quantize: str = "none",
         device: str = "cpu",
         token_budget: int = 4096,
         arguments: Arguments | None = None,
     ) -> None:
-        base = load_base(path, dtype=dtype, device=device)
+        base = load_base(path, dtype=dtype, quantize=quantize, device=device)
         self._base, self._plain = base.model, base.tokenizer
         self._tokenizers: dict[str | None, Any] = {None: bind(base.tokenizer, arguments or {})}
         self._adapted: Any = None
@@ -47,6 +49,11 @@ class Host:
         self._names: list[str] = []
         self._lock = threading.RLock()
         self._dtype, self._device, self._token_budget = dtype, device, token_budget
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> Host:
+        """The host of a run's own model, on the CPU."""
+        return cls(model.path, model.dtype, quantize=model.quantize, arguments=model.chat_template_kwargs)
 
     def load(self, version: str, folder: Path) -> None:
         """Attach a version (no-op if attached). Raises ModelError if it does not fit."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from valuealign.errors import ModelError
@@ -26,11 +34,12 @@ HEAD_EXTRAS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "outp
 
 
 class Base(NamedTuple):
-    """A loaded base model: evaluation mode (no dropout), all weights frozen."""
+    """A loaded base model: evaluation mode (no dropout), all weights frozen. ``quantize`` as ``load_base`` was told."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     folder: Path
+    quantize: str = "none"
 
 
 class Abilities(NamedTuple):
@@ -71,6 +80,7 @@ def load_base(
     path: str,
     *,
     dtype: str = "float32",
+    quantize: str = "none",
     device: str = "cpu",
     arguments: Arguments | None = None,
     progress: Callable[[str], None] = print,
@@ -78,6 +88,8 @@ def load_base(
     """Load a base model and its tokenizer, frozen, for scoring or adapting.
 
     Attention is ``sdpa``, or ``eager`` where the architecture has no other that is right (softcapped scores).
+    With ``quantize: nf4`` the linear layers but the head are kept in 4 bits and computed with in ``dtype``
+    (Dettmers et al. 2023, QLoRA: NF4 in blocks of 64, the blocks' scales in 8 bits).
     ``arguments`` of the chat template become part of the tokenizer. Raises ModelError if the model is missing,
     unsafe or not a causal language model, or its template does not know an argument.
     """
@@ -85,7 +97,11 @@ def load_base(
     disable_progress_bar()  # of all of transformers, in this process: a job prints lines
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
+            folder,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            **(_in_4_bits(dtype, device) if quantize == "nf4" else {}),
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -99,8 +115,36 @@ def load_base(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked; any id will do
     _without_dropout(model)
-    model.to(device).eval().requires_grad_(False)
-    return Base(model, bind(tokenizer, arguments or {}), folder)
+    if quantize == "nf4":
+        _with_gradients(model)
+    else:
+        model.to(device)
+    model.eval().requires_grad_(False)
+    return Base(model, bind(tokenizer, arguments or {}), folder, quantize)
+
+
+def _in_4_bits(dtype: str, device: str) -> dict[str, Any]:
+    """What transformers is asked for. Raises ModelError without bitsandbytes."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "4 bits need the package bitsandbytes",
+            where="model.quantize",
+            mend="pip install 'valuealign[qlora]', or set model.quantize: none",
+        )
+    quantized = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return {"quantization_config": quantized, "device_map": {"": device}}
+
+
+def _with_gradients(model: nn.Module) -> None:
+    """On some CPUs bitsandbytes 0.50 repacks weights in evaluation mode, for a kernel that has no gradient."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            vars(module)["support_avx512bf16_for_cpu"] = False
 
 
 def _without_dropout(model: nn.Module) -> None:
@@ -148,8 +192,11 @@ def abilities(config: Any) -> Abilities:
     return Abilities(True, plain_head, "")
 
 
-def fingerprint(folder: Path) -> str:
-    """Content hash (hex, 32 characters) of a checkpoint or adapter: weights, config, tokenizer, chat template."""
+def fingerprint(folder: Path, quantize: str = "none") -> str:
+    """Content hash (hex, 32 characters) of a checkpoint or adapter: weights, config, tokenizer, chat template.
+
+    A base that is quantized when it is loaded is another one: its name follows the hash.
+    """
     digest = hashlib.sha256()
     kinds = (".safetensors", ".json", ".jinja")
     for file in sorted(f for f in folder.iterdir() if f.suffix in kinds and f.name != "card.json"):
@@ -157,4 +204,4 @@ def fingerprint(folder: Path) -> str:
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:32] + ("" if quantize == "none" else f"+{quantize}")

@@ -64,7 +64,7 @@ def candidates(
     """
     local = box.kind == CPU
     least = 0 if local or run.model.dtype == "float32" else 1
-    stages = (least,) if box.gpus == 1 else range(least, 4)
+    stages = (least,) if box.gpus == 1 else range(least, 4 if run.model.quantize == "none" else 3)
     ways = [(zero, recompute, "none") for zero in stages for recompute in (False, True)]
     if not local:
         ways += [(zero, recompute, "optimizer") for zero in {2, *stages} - {0, 1} for recompute in (False, True)]
@@ -89,7 +89,7 @@ def best(found: Sequence[Candidate]) -> Candidate | None:
 
 
 def mend(config: Mapping[str, Any], run: RunConfig, box: Box, *, micro: Largest = any_rows) -> str:
-    """A change under which the run fits: a smaller token budget, another way, bfloat16, at last a larger GPU."""
+    """A change under which the run fits: a smaller token budget, another way, bfloat16, 4 bits; a larger GPU."""
     larger = sorted((b.memory, name) for name, b in BOXES.items() if b.gpus == box.gpus and b.memory > box.memory)
     for name, on in (("", box), *((name, BOXES[name]) for _, name in larger if box.kind != CPU)):
         for wanted in _changes(run):
@@ -102,9 +102,12 @@ def mend(config: Mapping[str, Any], run: RunConfig, box: Box, *, micro: Largest 
 
 def _changes(run: RunConfig) -> Iterator[dict[str, Any]]:
     budgets = [run.train.token_budget // 2**i for i in range(8)]
-    for dtype in dict.fromkeys((run.model.dtype, "bfloat16")):
+    ways: list[dict[str, Any]] = [{"model.dtype": dtype} for dtype in dict.fromkeys((run.model.dtype, "bfloat16"))]
+    if run.model.train == "lora" and run.model.quantize == "none":
+        ways.append({"model.dtype": "bfloat16", "model.quantize": "nf4"})
+    for way in ways:
         for tokens in (b for b in budgets if b == budgets[0] or b >= LEAST_BUDGET):
-            yield {"model.dtype": dtype, "train.token_budget": tokens}
+            yield {**way, "train.token_budget": tokens}
 
 
 def setting(run: RunConfig, key: str) -> Any:

@@ -20,6 +20,7 @@ LIVE = 1_000_000_000  # parameters that ZeRO 3 keeps gathered (`stage3_max_live_
 SUBGROUP = 1_000_000_000  # parameters that ZeRO 3 steps at a time (`sub_group_size`, its default)
 WIDTHS = {"float32": 4, "bfloat16": 2}  # bytes of an element
 SINGLE = 4  # bytes of an element in single precision
+NF4 = 1 / 2 + 1 / 64 + SINGLE / (64 * 256)  # of an element: 4 bits, a byte a block of 64, 4 bytes for 256 of these
 
 ASSUMPTIONS = (
     "one worker on each GPU of the box, so train.workers is the number of its GPUs",
@@ -197,21 +198,32 @@ def plan(
     local = box.kind == CPU if local is None else local
     e, r = WIDTHS[run.model.dtype], run.model.lora_r if run.model.train == "lora" else 0
     base, trained = sizes.parameters, sizes.lora(r) if r else sizes.parameters
+    whole, unpacked = _base_bytes(sizes, e, run.model.quantize)
     states = _local(trained, e, box) if local else _deepspeed(trained, e, run, box)
     weights = base + (trained if r else 0)
     shards = box.gpus if run.train.zero == 3 and not local else 1
     gathered = min(weights, weights / shards + LIVE) if shards > 1 else weights
     items = {
-        "weights of the base": e * gathered * base / weights,
+        "weights of the base": whole * gathered / weights,
         "weights of the adapter": e * gathered * (weights - base) / weights,
         "gradients": states.gradients,
         "optimizer": states.optimizer,
         "activations": activations(sizes, micro, r=r, width=e, recompute=run.train.recompute),
-        "for a while, going backward": backward(sizes, micro, r=r, width=e, recompute=run.train.recompute),
+        "for a while, going backward": backward(sizes, micro, r=r, width=e, recompute=run.train.recompute) + unpacked,
         "communication": states.communication,
     }
-    step = e * weights / shards + states.optimizer + states.step
-    return Plan(box, run.train.zero, base, trained, micro, items, step, float(e * base), states.host)
+    step = (whole + e * (weights - base)) / shards + states.optimizer + states.step
+    return Plan(box, run.train.zero, base, trained, micro, items, step, whole, states.host)
+
+
+def _base_bytes(sizes: Architecture, e: int, quantize: str) -> tuple[float, float]:
+    """Bytes of the base's weights, and of the one weight that is unpacked at a time where linear layers are in 4 bits
+    (Dettmers et al. 2023, section 3: not the embedding, head, norms, biases or fused experts)."""
+    if quantize == "none":
+        return float(e * sizes.parameters), 0.0
+    maps = [one.inputs * one.outputs for one in sizes.attention] * sizes.layers
+    maps += [one.inputs * one.outputs for one in sizes.mlp] * sizes.dense_layers
+    return e * (sizes.parameters - sum(maps)) + NF4 * sum(maps), float(e * max(maps))
 
 
 class _States(NamedTuple):

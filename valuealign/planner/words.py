@@ -29,6 +29,7 @@ def memory_lines(plan: Plan, run: RunConfig, name: str) -> Iterator[str]:
     box, m = plan.box, plan.micro
     where = "this machine, one process" if box.kind == CPU else f"{name}, {box.gpus} GPU{'s' * (box.gpus > 1)}"
     way = "" if box.kind == CPU else f", ZeRO {plan.zero}, offload {run.train.offload}"
+    way = f", base in {run.model.quantize}{way}" if run.model.quantize != "none" else way
     again = str(run.train.recompute).lower()
     yield f"box: {where} of {box.memory / GB:.3g} GB; {run.model.dtype}{way}, recompute {again}"
     yield f"  largest micro-batch: {m.rows:,} rows of {m.length:,} tokens, {m.scored:,} of them predicted"
