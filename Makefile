@@ -25,7 +25,7 @@ demo: setup  ## the whole road on the embedded population (KEEP=1 leaves it serv
 test: test-unit test-ray  ## every test: first the quick ones, then those that start clusters
 
 test-unit: setup  ## the tests that need no cluster
-	$(PYTEST) -m "not ray and not prove"
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not ray and not prove"
 
 test-ray: setup  ## the tests that start clusters and servers, on loopback alone
 	$(NETLESS) $(PYTEST) -m "ray and not prove"
