@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 import torch
-from survey_scale import hardware
+from machine import hardware
 
 from valuealign.config import RunConfig
 from valuealign.dataset import build

@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 import torch
-from survey_scale import hardware
+from machine import hardware
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 

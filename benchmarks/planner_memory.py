@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 import torch
-from survey_scale import hardware
+from machine import hardware
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from valuealign.config import RunConfig, load

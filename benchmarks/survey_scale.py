@@ -20,9 +20,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,12 +31,12 @@ import click
 import numpy as np
 import polars as pl
 import yaml
+from machine import hardware, peak_gib
 
 COUNTRIES = 66
 OPTIONS = (4, 3, 10, 2, 5)  # of items 1, 2, 3, ... in turn
 TRAITS = {"sex": 2, "age": 6, "education": 3, "settlement": 2}
 TITLE = "A synthetic survey of many countries"
-GIB = 2**30
 
 
 def write_survey(folder: Path, people: int, items: int) -> None:
@@ -179,13 +176,6 @@ def same(folder: Path) -> int:
     return len(ours["names"])
 
 
-def hardware() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = names[0].partition(":")[2].strip() if names else platform.processor()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    return f"{len(os.sched_getaffinity(0))} cores of {name or platform.machine()}, {memory:.0f} GiB"
-
-
 def compare(people: int, items: int, runs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder, quarter = Path(name) / "full", Path(name) / "quarter"
@@ -227,7 +217,7 @@ def main(people: int, items: int, runs: int, side: str | None, folder: Path | No
         print(json.dumps(compare(people, items, runs)))
         return
     found = SIDES[side](folder, items)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+    peak = peak_gib()
     np.savez(folder / f"{side}.npz", **{name: value for name, value in found.items() if "seconds" not in name})
     print(float(found["seconds"]), float(found["shares_seconds"]), peak)
 
