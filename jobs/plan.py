@@ -69,7 +69,8 @@ def memory(
     found = planner.candidates(model, config, machine, micro=micro)
     chosen = planner.best(found)
     mend = "" if chosen else planner.mend(model, config, machine, micro=micro)
-    other = planner.changed(config, {"model.train": "full" if config.model.train == "lora" else "lora"})
+    kind = "full" if config.model.train == "lora" else "lora"
+    other = planner.changed(config, {"model.train": kind, **({"model.quantize": "none"} if kind == "full" else {})})
     lines(words.model_lines(sizes, config, held), words.memory_lines(held, config, box))
     lines(words.verdict_lines(held, found, mend))
     lines(words.other_lines(other, planner.candidates(model, other, machine, micro=micro)))

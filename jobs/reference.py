@@ -48,6 +48,11 @@ def reference(config: RunConfig, version: str | None, verify: bool) -> None:
         raise ConfigError("no stage reads a reference", where="stages", mend="add dpo or kto (not reference_free)")
     if start is None and "distribution" in config.stages:
         say("note: without --version the tables are the base model's; after stage distribution a run makes others")
+    before = [stage.name for stage in stages[: stages.index(first)] if stage.name != "distribution"]
+    if before:
+        say(
+            f"note: a run's {first.name} starts from what {before[-1]} leaves; this table is for a start from --version"
+        )
     asked = first.referenced
     rows, (packed, logps) = sum(len(c.completions) for c in asked), _table(config.model, start, asked, config)
     say(f"{first.name}: {rows:,} completions of {len(asked):,} cells")

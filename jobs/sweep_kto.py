@@ -73,7 +73,7 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
     say("\n" + trials_table(trials, rule))
     best = trials[0]
     if not best.rule(rule).holds:
-        say(f"the best trial: {best.rule(rule)}")
+        say(f"the best trial: {str(best.rule(rule)).partition(', and auto')[0]}")
     version = None
     if best.feasible and best.whole:
         card = {

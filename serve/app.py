@@ -26,7 +26,7 @@ from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
 from valuealign.models.trained import is_whole
 from valuealign.prompts import Template, render, train_templates
-from valuealign.registry import Registry, Version
+from valuealign.registry import Registry, Version, check_base
 from valuealign.store import Store
 from valuealign.types import Cell, Message
 
@@ -68,10 +68,9 @@ class HostBackend:
         Raises RegistryError if the adapter does not belong over this base.
         """
         if version.id not in self._host.loaded():
-            made_on = version.card.get("base_hash")
-            if made_on and self.base_hash and made_on != self.base_hash:
-                raise RegistryError("the version was trained on another base model", where=version.ref)
             try:
+                if self.base_hash:
+                    check_base(version, self.base_hash, "start the service anew with a champion over that base")
                 self._host.load(version.id, version.path)
             except ModelError as error:
                 raise RegistryError(error.what, where=version.ref, mend=error.mend) from error

@@ -47,14 +47,22 @@ class Setting:
         return adamw(parameters) if self.adam else torch.optim.SGD(list(parameters), lr=0.0)
 
 
-def run_steps(model: Path, out: Path, make: Callable[[Any, int, Setting], Any], setting: Setting) -> None:
+def run_steps(
+    model: Path,
+    out: Path,
+    make: Callable[[Any, int, Setting], Any],
+    setting: Setting,
+    shard: dict[str, Any] | None = None,
+) -> None:
     """Train a few steps; leaves the trained weights and ``reports.json`` in ``out / setting.name``."""
 
     def fresh() -> tuple[Any, Any, Any]:
         config = ModelConfig(
             path=str(model), train=setting.train, dtype=setting.dtype, lora_r=4, lora_alpha=8, quantize=setting.quantize
         )
-        base, cell_model = build(config, seed=0, start=None, recompute=setting.recompute)
+        base, cell_model = build(config, seed=0, start=None, recompute=setting.recompute, shard=shard)
+        frozen = [p for name, p in cell_model.named_parameters() if "lora_" not in name]
+        assert not shard or not any(p.numel() for p in frozen), "nothing is whole on any rank"
         return base.tokenizer, cell_model, make(cell_model, base.tokenizer.pad_token_id, setting)
 
     tokenizer, cell_model, engine = fresh()

@@ -84,36 +84,44 @@ def test_the_demo_walks_the_whole_road(tmp_path: Path, model: Path) -> None:
 
 
 def test_a_real_survey_aligns_a_real_checkpoint(tmp_path: Path, shared_data: Path) -> None:
-    """A small cut of the non-voter survey over stories260K, a checkpoint this project did not make."""
+    """A small cut of the non-voter survey over stories260K, a checkpoint this project did not make, in 4 bits."""
     home = tmp_path / "home"
-    said = run(
-        home, "jobs/align.py", "-c", "examples/nonvoters_run.yaml",
-        f"survey.file={shared_data / 'nonvoters_538' / 'nonvoters_data.csv'}",
-        f"model.path={shared_data / 'stories260K'}",
-        "survey.rows=1200", "groups.crossings=1", "groups.max_groups=8", "distribution.epochs=0.5",
-        "evaluate.bootstrap=30", "model.lora_r=4",
+    cut = (
+        "-c", "examples/nonvoters_run.yaml", f"survey.file={shared_data / 'nonvoters_538' / 'nonvoters_data.csv'}",
+        f"model.path={shared_data / 'stories260K'}", "survey.rows=1200", "groups.crossings=1", "groups.max_groups=8",
+        "evaluate.bootstrap=30",
     )  # fmt: skip
+    said = run(home, "jobs/align.py", *cut, "distribution.epochs=0.5", "model.lora_r=4", "model.quantize=nf4")
     assert "the survey's own" in said and "additive" in said.lower() or "traits added up" in said
     version = registry(home).get("nonvoters@champion")
     assert (version.path / WEIGHTS).is_file()
     card = json.loads((version.path / "card.json").read_text())
     assert card["licence"] == "CC-BY-4.0" and card["data_hash"] and card["results"]
-    judged = run(home, "jobs/evaluate.py", "-c", "examples/nonvoters_run.yaml",
-        f"survey.file={shared_data / 'nonvoters_538' / 'nonvoters_data.csv'}",
-        f"model.path={shared_data / 'stories260K'}",
-        "survey.rows=1200", "groups.crossings=1", "groups.max_groups=8", "evaluate.bootstrap=30",
-    )  # fmt: skip
-    assert "noise floor" in judged and version.id in judged
+    judged = run(home, "jobs/evaluate.py", *cut, "model.quantize=nf4")
+    assert "noise floor" in judged and version.id in judged and version.quantize == "nf4"
+    other = subprocess.run(
+        [sys.executable, "jobs/evaluate.py", *cut], cwd=ROOT, env=environment(home), capture_output=True, text=True
+    )
+    assert other.returncode == 2 and "set model.quantize=nf4" in other.stderr, other.stderr
 
 
-def test_a_sweep_by_ray_job_submit(tmp_path: Path, model: Path) -> None:
-    """Typed with --working-dir from another folder; trains its stage-1 model first, then four trials."""
+def test_a_sweep_by_ray_job_submit(tmp_path: Path, model: Path, shared_data: Path) -> None:
+    """Typed with --working-dir from another folder; trains its stage-1 model, then four trials on real feedback."""
     home = tmp_path / "home"
+    lines = (shared_data / "binary_feedback" / "kto_demo.jsonl").read_text().splitlines()
+    short = tmp_path / "marked.jsonl"
+    short.write_text("\n".join(sorted(lines, key=len)[:20]))
     with ray_head(ROOT, num_cpus=2, extra_env={"VALUEALIGN_HOME": str(home)}) as head:
         arguments = ["--working-dir", str(ROOT), "--", "python", "jobs/sweep_kto.py", *SMALL, f"model.path={model}"]
-        found = submit([*arguments, "sweep.margin=0.5"], cwd=tmp_path, env=head.env, timeout=800)
+        found = submit(
+            [*arguments, "sweep.margin=0.5", f"feedback.file={short}", "train.zero=3"],
+            cwd=tmp_path,
+            env=head.env,
+            timeout=800,
+        )
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-3000:]
-    assert "trial" in found.stdout and "AUC" in found.stdout
+    assert "20 marked answers to 20 prompts" in found.stdout
+    assert "trial" in found.stdout and "AUC" in found.stdout and "ratio: lambda_d n_d" in found.stdout
     made = registry(home)
     assert made.get("demo@stage1").card["stage"] == "distribution"
     sweeps = [v for v in made.versions("demo") if "sweep" in v.card]

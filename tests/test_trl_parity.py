@@ -53,8 +53,8 @@ KTO_ROWS = [row(2 if n == 3 else 9 if n == 10 else n, 9 if n == 10 else n, label
 
 
 def two_rank_rows() -> list[Cell]:
-    """Two micro-batches on each of two ranks: the first rank sees no undesirable answer, then no desirable one."""
-    labels = [True] * 4 + [True, False, False, True] + [False] * 4 + [True, True, False, True]
+    """Two micro-batches on each of two ranks, in turn: the first rank sees no undesirable answer in all of the step."""
+    labels = [True] * 4 + [False, True, False, False] + [True] * 4 + [False] * 4
     return [row(n, n // 2, label) for n, label in enumerate(labels)]
 
 

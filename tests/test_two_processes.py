@@ -29,14 +29,16 @@ CLIP = 1.0  # less than any step's norm here, of all weights
 
 SETTINGS = [
     *(Setting(f"{train}-zero{zero}", train=train, zero=zero) for train in ("lora", "full") for zero in (0, 1, 2, 3)),
+    *(Setting(f"{train}-zero3-loaded-whole", train=train, zero=3) for train in ("lora", "full")),
     Setting("lora-recomputed", zero=3, recompute=True),
     Setting("full-recomputed", train="full", zero=2, recompute=True),
     *(Setting(f"full-offloaded{zero}", train="full", zero=zero, offload=True) for zero in (1, 2, 3)),
     Setting("lora-accumulated", zero=2, budget=120),
-    *(Setting(f"lora-bf16-zero{zero}", zero=zero, dtype="bfloat16") for zero in (0, 1, 2)),
+    *(Setting(f"lora-bf16-zero{zero}", zero=zero, dtype="bfloat16") for zero in (0, 1, 2, 3)),
     *(Setting(f"full-bf16-zero{zero}", train="full", zero=zero, dtype="bfloat16") for zero in (1, 2, 3)),
     *(Setting(f"full-clipped-zero{zero}", train="full", zero=zero, clip=CLIP) for zero in (0, 1, 2, 3)),
     *(Setting(f"lora-nf4-zero{zero}", zero=zero, quantize="nf4") for zero in (0, 1, 2)),
+    Setting("lora-nf4-bf16-zero1", zero=1, quantize="nf4", dtype="bfloat16"),
 ]
 RESUMED = [
     Setting("lora-zero0-adam", zero=0),

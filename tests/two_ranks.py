@@ -53,7 +53,10 @@ def main() -> None:
 
     for setting in json.loads(settings):
         strict_now = "zero3" in setting["name"]
-        run_steps(Path(model), Path(out), make, Setting(**setting))
+        s, how = Setting(**setting), {}
+        if s.zero == 3 and "loaded-whole" not in s.name:
+            how["shard"] = deepspeed_engine.zero_config(stage=3, clip=s.clip, dtype=s.dtype, offload=s.offload)
+        run_steps(Path(model), Path(out), make, s, **how)
     dist.destroy_process_group()
 
 

@@ -18,6 +18,9 @@ from valuealign.models.trained import trainable, write_trained
 from valuealign.types import Batch
 
 TAG = "deepspeed"
+# On CPU DeepSpeed would compile a shared-memory collective at first use (over a minute);
+# gloo serves as well. The dictionary is internal, so deepspeed is pinned and a test holds it.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def zero_config(*, stage: int, clip: float, dtype: str, offload: bool = False) -> dict[str, Any]:
@@ -57,9 +60,6 @@ class DeepSpeedEngine:
         offload: bool = False,
         optimizer: MakeOptimizer = adamw,
     ) -> None:
-        # On CPU DeepSpeed would compile a shared-memory collective at first use (over a minute);
-        # gloo serves as well. The dictionary is internal, so deepspeed is pinned and a test holds it.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.model, self.pad_id = model, pad_id
         model.alike = most_over_ranks if zero == 3 else None
         plain = zero == 0 and dtype == "float32"  # DeepSpeed hands back torch's own optimizer, and tells no norm

@@ -73,23 +73,18 @@ def _users_error(error: BaseException) -> ValuealignError:
 
 def _loop(config: Mapping[str, Any]) -> None:
     """The training function of one worker."""
-    from valuealign.cluster.deepspeed_engine import DeepSpeedEngine, device
+    from valuealign.cluster.deepspeed_engine import DeepSpeedEngine, device, zero_config
 
     run: TrainRun = ray.get(config["run"])
+    zero, clip = run.train.zero, run.train.clip
+    how: dict[str, Any] = {"clip": clip, "dtype": run.model.dtype, "offload": run.train.offload == "optimizer"}
 
     def engine(model: Any, pad_id: int) -> Any:
-        settings = run.train
-        return DeepSpeedEngine(
-            model,
-            pad_id=pad_id,
-            zero=settings.zero,
-            clip=settings.clip,
-            dtype=run.model.dtype,
-            offload=settings.offload == "optimizer",
-            optimizer=partial(adamw, weight_decay=settings.weight_decay),
-        )
+        optimizer = partial(adamw, weight_decay=run.train.weight_decay)
+        return DeepSpeedEngine(model, pad_id=pad_id, zero=zero, optimizer=optimizer, **how)
 
-    work(run, engine, RayCheckpoints(), device=str(device()))
+    shard = zero_config(stage=zero, **how) if zero == 3 else None
+    work(run, engine, RayCheckpoints(), device=str(device()), shard=shard)
 
 
 class RayCheckpoints:

@@ -63,7 +63,10 @@ def without_adapter(model: PeftModel) -> list[str]:
     left = (
         name.replace(".base_layer", "")
         for name, p in base.named_parameters()
-        if p.dim() > 1 and id(p) not in known and "lora_" not in name and not name.endswith("bias")
+        if len(getattr(p, "ds_shape", p.shape)) > 1  # a weight in pieces keeps its shape there
+        and id(p) not in known
+        and "lora_" not in name
+        and not name.endswith("bias")
     )
     return sorted({re.sub(r"\.\d+\.", ".*.", name) for name in left})
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 from transformers.utils.logging import disable_progress_bar
 
 from valuealign.errors import ModelError
@@ -82,6 +84,7 @@ def load_base(
     dtype: str = "float32",
     quantize: str = "none",
     device: str = "cpu",
+    shard: Mapping[str, Any] | None = None,
     arguments: Arguments | None = None,
     progress: Callable[[str], None] = print,
 ) -> Base:
@@ -90,19 +93,21 @@ def load_base(
     Attention is ``sdpa``, or ``eager`` where the architecture has no other that is right (softcapped scores).
     With ``quantize: nf4`` the linear layers but the head are kept in 4 bits and computed with in ``dtype``
     (Dettmers et al. 2023, QLoRA: NF4 in blocks of 64, the blocks' scales in 8 bits).
-    ``arguments`` of the chat template become part of the tokenizer. Raises ModelError if the model is missing,
-    unsafe or not a causal language model, or its template does not know an argument.
+    ``shard`` is DeepSpeed's configuration of ZeRO 3: then every rank calls this and keeps its part of each weight,
+    and the whole model is nowhere. ``arguments`` of the chat template become part of the tokenizer. Raises ModelError
+    if the model is missing, unsafe or not a causal language model, or its template does not know an argument.
     """
     folder = resolve(path, progress=progress)
     disable_progress_bar()  # of all of transformers, in this process: a job prints lines
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            use_safetensors=True,
-            local_files_only=True,
-            **(_in_4_bits(dtype, device) if quantize == "nf4" else {}),
-        )
+        with _in_pieces(shard):
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                **(_in_4_bits(dtype, device) if quantize == "nf4" else {}),
+            )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
@@ -123,13 +128,37 @@ def load_base(
     return Base(model, bind(tokenizer, arguments or {}), folder, quantize)
 
 
+@contextmanager
+def _in_pieces(shard: Mapping[str, Any] | None) -> Iterator[None]:
+    """While this lasts, transformers shards what it loads as ``shard`` says, which it finds by a weak reference."""
+    if shard is None:
+        yield
+        return
+    held = HfDeepSpeedConfig(dict(shard))
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+        del held
+
+
+def has_fused_experts(folder: Path) -> bool:
+    """Whether a checkpoint's experts are one weight [experts, ., .], whose sizes an adapter must see."""
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    except (OSError, ValueError, KeyError):
+        return False  # load_base says what is wrong with it
+    names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    return any(getattr(config, name, None) for name in names)
+
+
 def _in_4_bits(dtype: str, device: str) -> dict[str, Any]:
     """What transformers is asked for. Raises ModelError without bitsandbytes."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
             "4 bits need the package bitsandbytes",
             where="model.quantize",
-            mend="pip install 'valuealign[qlora]', or set model.quantize: none",
+            mend="pip install 'valuealign[qlora]'",
         )
     quantized = BitsAndBytesConfig(
         load_in_4bit=True,

@@ -25,7 +25,7 @@ NF4 = 1 / 2 + 1 / 64 + SINGLE / (64 * 256)  # of an element: 4 bits, a byte a bl
 ASSUMPTIONS = (
     "one worker on each GPU of the box, so train.workers is the number of its GPUs",
     "LoRA is on every linear layer but the head, and on fused experts; full trains all weights; both with AdamW",
-    "every worker loads the whole base onto its GPU before ZeRO 3 shards it",
+    "at ZeRO 3 a base is loaded in pieces, but whole under LoRA on fused experts; else every worker loads all of it",
     "DeepSpeed adds gradients up and keeps a master copy in single precision (at ZeRO 0 a copy only for bfloat16)",
     f"DeepSpeed's default buckets; {USABLE:.0%} of a GPU's memory can be used",
 )
@@ -87,7 +87,7 @@ class Plan(NamedTuple):
     def largest(self) -> str:
         """What takes the most when it is fullest."""
         if self.total > max(self.training, self.step):
-            return "the base, loaded whole"
+            return "loading the base"
         if self.step > self.training:
             return "the optimizer's step"
         return max(self.items, key=lambda name: self.items[name])
@@ -213,7 +213,15 @@ def plan(
         "communication": states.communication,
     }
     step = (whole + e * (weights - base)) / shards + states.optimizer + states.step
-    return Plan(box, run.train.zero, base, trained, micro, items, step, whole, states.host)
+    pieces = shards > 1 and not (sizes.experts and r)
+    loading = whole / shards + e * _largest(sizes) if pieces else whole
+    return Plan(box, run.train.zero, base, trained, micro, items, step, loading, states.host)
+
+
+def _largest(sizes: Architecture) -> int:
+    """Parameters of the largest weight: one is whole at a time while a base is loaded in pieces."""
+    fused = sizes.experts.number * 2 * sizes.experts.width * sizes.experts.inner if sizes.experts else 0
+    return max(sizes.embedding, fused, *(one.inputs * one.outputs for one in (*sizes.attention, *sizes.mlp)))
 
 
 def _base_bytes(sizes: Architecture, e: int, quantize: str) -> tuple[float, float]:

@@ -41,7 +41,7 @@ def memory_lines(plan: Plan, run: RunConfig, name: str) -> Iterator[str]:
     yield f"  {'the reference: a table on disk':32}{0:9.2f}  (a second model would take {second:.2f})"
     yield f"  {'while a gradient is computed':32}{plan.training / GB:9.2f}"
     yield f"  {'while the optimizer steps':32}{plan.step / GB:9.2f}"
-    yield f"  {'before, the base whole':32}{plan.loading / GB:9.2f}"
+    yield f"  {'before, loading the base':32}{plan.loading / GB:9.2f}"
     yield f"  {'usable':32}{plan.usable / GB:9.2f}"
     if plan.host:
         yield f"  {'on the host, for all GPUs':32}{plan.host * box.gpus / GB:9.2f}"
@@ -90,6 +90,8 @@ def cautions(run: RunConfig, box: Box, times: Sequence[StageTime], alone: Plan |
         yield "caution: ZeRO 3 sends all weights over PCIe for every micro-batch, twice; this is not in the time"
     if run.train.offload == "optimizer":
         yield "caution: offloaded optimizers step on the host's CPUs; this is not in the time"
+    if run.model.quantize != "none":
+        yield "caution: weights in 4 bits are unpacked for every product; this is not in the time"
     for time in times:
         if box.kind != CPU and time.tokens / box.gpus < FEW:
             yield (
