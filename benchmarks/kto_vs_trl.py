@@ -316,7 +316,7 @@ def rounded(value: Any) -> Any:
 
 @click.command(help=str(__doc__).replace("\n\n    ", "\n\n\b\n    "))
 @click.option("--quick", "run_size", flag_value="quick", help="a small model and short runs")
-@click.option("--whole", "run_size", flag_value="whole", default=True, help="the default: 16 M, some 20 minutes")
+@click.option("--whole", "run_size", flag_value="whole", default=True, help="the default: 16 M parameters, longer runs")
 @click.option("--gpu", "run_size", flag_value="gpu", help="half a billion parameters in bf16 on a CUDA device")
 @click.option("--smoke", "run_size", flag_value="smoke", help="nothing is measured, only run through")
 @click.option(

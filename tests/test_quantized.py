@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from tiny import make_tiny, survey_cells
 from torch import nn
 from transformers import AutoModelForCausalLM
+from trl_side import Keeping
 
 from valuealign import config as configuration
 from valuealign.cluster.worker import build, identity
@@ -50,16 +51,10 @@ def scores(model: CellModel, tokenizer: Any, packed: bool = True) -> list[np.nda
 
 def train(model: CellModel, tokenizer: Any) -> dict[str, torch.Tensor]:
     """The first step's gradients of all that trains, under their names."""
-    found: dict[str, torch.Tensor] = {}
-
-    class Still(torch.optim.SGD):
-        def step(self, closure: Any = None) -> None:  # type: ignore[override]
-            found.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
-
-    engine = LocalEngine(model, pad_id=2, clip=1e9, optimizer=lambda ps: Still(list(ps), lr=0.0))
+    engine = Keeping(model, 2)
     stage = Stage("s", (distribution_term(CELLS, DistributionConfig()),), 1, 1.0, len(CELLS))
     list(learn(engine, stage, tokenizer, train=TrainConfig(token_budget=600), pad_id=2, packed=model.packed))
-    return found
+    return engine.gradients[0]
 
 
 def moved(model: CellModel) -> CellModel:
