@@ -97,6 +97,10 @@ def test_adapters_load_in_plain_peft_and_in_the_host(tmp_path: Path) -> None:
         found = host.score(version, cells)
         assert max(float(np.abs(a - b).max()) for a, b in zip(found, want, strict=True)) < 1e-4
     assert max(float(np.abs(a - b).max()) for a, b in zip(bare, want, strict=True)) > 0.1
+    again = host.score(None, cells)  # the base stays there beneath the adapters
+    assert max(float(np.abs(a - b).max()) for a, b in zip(bare, again, strict=True)) < 1e-6
+    assert host.generate(None, [Message("user", "Hello?")], max_tokens=5).completion_tokens <= 5
+    assert np.allclose(host.score("v1", cells[:1])[0], want[0], atol=1e-4)
     answer = host.generate("v2", [Message("user", "Hello?")], max_tokens=5)
     assert answer.completion_tokens <= 5 and answer.finish in ("stop", "length")
     again = [host.generate("v2", [Message("user", "Hello?")], max_tokens=5, temperature=1.0, seed=3).text for _ in "ab"]

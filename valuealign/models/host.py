@@ -4,8 +4,9 @@ A version that is a full fine-tune brings all weights of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,19 @@ class Host:
                 self._names.remove(version)
                 del self._tokenizers[version]
 
-    def _use(self, version: str) -> Any:
-        """The model that answers as an attached version."""
-        if version in self._whole:
-            return self._whole[version]
-        self._adapted.set_adapter(_adapter_name(version))
-        return self._adapted
+    @contextlib.contextmanager
+    def _using(self, version: str | None) -> Iterator[Any]:
+        """The model that answers as an attached version, or as the base (``None``), and nobody else meanwhile."""
+        with self._lock, contextlib.ExitStack() as stack:
+            if version in self._whole:
+                yield self._whole[version]
+            elif version is not None:
+                self._adapted.set_adapter(_adapter_name(version))
+                yield self._adapted
+            else:
+                if self._adapted is not None:
+                    stack.enter_context(self._adapted.disable_adapter())
+                yield self._adapted or self._base
 
     def loaded(self) -> tuple[str, ...]:
         """The attached versions, oldest first."""
@@ -96,27 +104,23 @@ class Host:
 
     def generate(
         self,
-        version: str,
+        version: str | None,
         messages: Sequence[Message],
         *,
         max_tokens: int,
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> Answer:
-        """Answer a chat with an attached version."""
-        with self._lock:
-            model, tokenizer = self._use(version), self.tokenizer(version)
+        """Answer a chat with an attached version, or with the base (``None``)."""
+        with self._using(version) as model:
+            tokenizer = self.tokenizer(version)
             return generate(model, tokenizer, messages, max_tokens=max_tokens, temperature=temperature, seed=seed)
 
     @torch.no_grad()
     def score(self, version: str | None, cells: Sequence[Cell]) -> list[np.ndarray]:
-        """Raw log-probabilities [K] of every cell's completions under an attached version.
-
-        ``None`` is the base itself; it can be scored only before a version is attached.
-        """
-        with self._lock:
-            assert version is not None or self._adapted is None, "score the base first"
-            model = CellModel(self._use(version) if version is not None else self._base)
+        """Raw log-probabilities [K] of every cell's completions under an attached version (``None``: the base)."""
+        with self._using(version) as used:
+            model = CellModel(used)
             tokenizer = self.tokenizer(version)
             rendered = [render(c, tokenizer) for c in cells]
             found: dict[int, np.ndarray] = {}

@@ -1,0 +1,46 @@
+"""The rows of a sheet: means, their intervals, and paired differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from valuealign.evaluate.record import Row
+from valuealign.evaluate.sheet import Heard, mean_rows
+
+
+def by_who(rows: list[Row]) -> dict[str, Row]:
+    return {row.who: row for row in rows}
+
+
+def test_a_mean_with_weights_and_missing_values() -> None:
+    rows = by_who(mean_rows("s", "m", {"base": [1.0, np.nan, 3.0], "v1": [2.0, 5.0, 4.0]}, weights=[1, 1, 3]))
+    assert rows["base"].estimate.value == pytest.approx((1 + 9) / 4) and rows["base"].estimate.n == 2
+    assert rows["v1"].estimate.value == pytest.approx((2 + 5 + 12) / 5)
+    assert rows["v1 - base"].estimate.value == pytest.approx(19 / 5 - 2.5) and rows["v1 - base"].kind == "difference"
+    assert not mean_rows("s", "m", {}) and not mean_rows("s", "m", {"base": [np.nan]})
+
+
+def test_a_difference_is_paired() -> None:
+    """Two who differ by a constant: each is uncertain, their difference is not."""
+    values = np.random.default_rng(0).normal(size=60)
+    rows = by_who(mean_rows("s", "m", {"base": values, "v1": values + 0.5}))
+    assert rows["v1"].estimate.high - rows["v1"].estimate.low > 0.3
+    assert rows["v1 - base"].estimate.high - rows["v1 - base"].estimate.low < 1e-9
+
+
+def test_an_interval_covers_when_clusters_are_alike() -> None:
+    """Ten answers to each of 40 questions: questions are what is resampled."""
+    rng, held, blind = np.random.default_rng(1), 0, 0
+    for seed in range(200):
+        question = rng.normal(size=40).repeat(10)
+        values = question + 0.3 * rng.normal(size=400)
+        (row,) = mean_rows("s", "m", {"v": values}, clusters=list(np.arange(40).repeat(10)), seed=seed)
+        (naive,) = mean_rows("s", "m", {"v": values}, seed=seed)
+        held += row.estimate.low <= 0 <= row.estimate.high
+        blind += naive.estimate.low <= 0 <= naive.estimate.high
+    assert held / 200 == pytest.approx(0.95, abs=0.05) and blind / 200 < 0.6
+
+
+def test_who_answered_keeps_its_order() -> None:
+    assert Heard({"base": [], "v2": []}, {"v1": [], "base": []}).who == ("base", "v2", "v1")

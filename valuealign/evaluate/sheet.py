@@ -1,0 +1,97 @@
+"""What is asked of models beside the survey, and what their answers are worth.
+
+A ``Sheet`` is a set of questions with a judge: cells that a model scores, chats that it answers. Who is
+judged is known by name, the base first; a judge returns rows of the same record as the survey's figures.
+
+Shape letters: ``N`` things that a figure is a mean of, ``B`` bootstrap resamples, ``I`` clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from valuealign.evaluate.record import Kind, Row
+from valuealign.metrics import Floats, Parts, interval, ratio_draws
+from valuealign.types import Cell, Message
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What models answered: raw log-probabilities [K] of each cell (nats) and a text for each chat, by who."""
+
+    logps: Mapping[str, Sequence[Floats]] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def who(self) -> tuple[str, ...]:
+        """Who was asked, in order."""
+        return tuple(dict.fromkeys((*self.logps, *self.texts)))
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Questions beside the survey. ``name`` is the split of its rows; ``metrics`` says what each metric
+    is, with its unit and which way is better; ``max_tokens`` is the longest answer to a chat."""
+
+    name: str
+    title: str
+    metrics: Mapping[str, str]
+    judge: Callable[[Heard], tuple[Row, ...]]
+    cells: tuple[Cell, ...] = ()
+    chats: tuple[tuple[Message, ...], ...] = ()
+    max_tokens: int = 64
+    notes: tuple[str, ...] = ()
+
+
+def mean_rows(
+    sheet: str,
+    metric: str,
+    values: Mapping[str, Sequence[float] | Floats],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    weights: Sequence[float] | Floats | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    kind: Kind = "stage",
+    part: str = "report",
+    note: str = "",
+    seed: int = 0,
+) -> list[Row]:
+    """The weighted mean [N] of each who's values, and each later one minus each earlier one, paired.
+
+    Intervals are 95 %: ``clusters`` (N labels; None: each by itself) are resampled, the same for all.
+    A value that is NaN does not count; a figure that nothing counts for has no row.
+    """
+    n = len(next(iter(values.values()), ()))
+    assert all(len(one) == n for one in values.values()), "everybody answers the same questions"
+    labels = list(dict.fromkeys(clusters)) if clusters is not None else list(range(n))
+    place = {label: i for i, label in enumerate(labels)}
+    cluster_N = np.array([place[label] for label in clusters] if clusters is not None else range(n), dtype=np.intp)
+    weight_N = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not n:
+        return []
+    rng = np.random.default_rng([seed, 0x7368656574])
+    picks_BI = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=RESAMPLES).astype(np.float64)
+    found: dict[str, tuple[float, Floats, int]] = {}
+    rows: list[Row] = []
+    for who, given in values.items():
+        value_N = np.asarray(given, dtype=np.float64)
+        known = ~np.isnan(value_N)
+        parts = Parts(np.where(known, value_N, 0.0) * weight_N, known * weight_N)
+        if parts.bottom.sum() <= 0:
+            continue
+        mean = float(parts.top.sum() / parts.bottom.sum())
+        found[who] = mean, ratio_draws(parts, cluster_N, picks_BI), int(known.sum())
+        one = interval(mean, found[who][1], n=found[who][2], clusters=len(labels), bounds=bounds)
+        rows.append(Row(sheet, part, who, metric, kind, one, note))
+    for b, later in enumerate(found):
+        for earlier in list(found)[:b]:
+            (mean, draws_B, count), (before, before_B, _) = found[later], found[earlier]
+            apart = interval(mean - before, draws_B - before_B, n=count, clusters=len(labels))
+            rows.append(Row(sheet, part, f"{later} - {earlier}", metric, "difference", apart, "paired"))
+    return rows
