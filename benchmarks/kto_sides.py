@@ -286,7 +286,9 @@ def _train(
         gradient_accumulation_steps=accumulation, learning_rate=job.rates[0], lr_scheduler_type="constant",
         adam_beta2=0.99, weight_decay=0.0, max_grad_norm=1.0, beta=BETA, desirable_weight=LAMBDA_D,
         undesirable_weight=LAMBDA_U, bf16=False, use_cpu=job.device == "cpu", report_to=[], save_strategy="no",
-        logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False, **tuned,
+        logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
+        max_length=None,  # TRL cuts a mismatched pair (a prompt and another's answer) that is longer, and z0 with it
+        **tuned,
     )  # fmt: skip
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder / "model", dtype=getattr(torch, job.dtype), attn_implementation="sdpa", local_files_only=True

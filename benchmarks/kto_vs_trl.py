@@ -90,7 +90,7 @@ SIZES = {
 def make_model(folder: Path, size: Size) -> tuple[Any, int]:
     """A random Llama with the seed model's tokenizer; returns the tokenizer and how many parameters there are."""
     tokenizer = make_tokenizer(SEED_RECIPE)
-    tokenizer.model_max_length = size.longest
+    tokenizer.model_max_length = 2 * size.longest  # a prompt, and the answer to another one
     # The chat template begins with BOS already; TRL would add another.
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
     width = size.width
@@ -99,7 +99,7 @@ def make_model(folder: Path, size: Size) -> tuple[Any, int]:
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width * 8 // 3 // 64 * 64,
         num_hidden_layers=size.layers, num_attention_heads=heads, num_key_value_heads=heads,
-        max_position_embeddings=size.longest, bos_token_id=tokenizer.bos_token_id,
+        max_position_embeddings=2 * size.longest, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
