@@ -23,7 +23,7 @@ from valuealign.cluster.session import cluster
 from valuealign.cluster.train import fit
 from valuealign.cluster.worker import START, TrainRun, read_scores
 from valuealign.config import RunConfig
-from valuealign.evaluate import Evaluation, behaviour_by_stage, rewordings
+from valuealign.evaluate import Evaluation, behaviour_by_stage, cell_sets, read_out, readouts
 from valuealign.learner import plan_stages
 from valuealign.models.load import fingerprint, resolve
 from valuealign.report import print_table, write_report
@@ -31,7 +31,7 @@ from valuealign.report import print_table, write_report
 
 def make_run(config: RunConfig, prepared: Prepared, out: Path) -> TrainRun:
     """The training run of a configuration: its stages, and the cells to score after each."""
-    reworded = rewordings(prepared.exam, config.prompts)
+    ways = cell_sets(readouts(prepared.exam, config))
     return TrainRun(
         model=config.model,
         train=config.train,
@@ -39,7 +39,7 @@ def make_run(config: RunConfig, prepared: Prepared, out: Path) -> TrainRun:
         out=out,
         cache=configuration.home() / "reference",
         seed=config.seed,
-        score={"exam": prepared.exam.cells, "behaviour": prepared.behaviour["report"], **reworded},
+        score={"exam": prepared.exam.cells, "behaviour": prepared.behaviour["report"], **ways},
     )
 
 
@@ -57,7 +57,8 @@ def align(config: RunConfig) -> dict[str, Any]:
     read = {who: read_scores(out, who) for who in names}
     scores = {name: {who: found[name] for who, found in read.items()} for name in run.score}
     behaviour = behaviour_by_stage(scores.pop("behaviour"), prepared.behaviour["report"], base=START)
-    judged = prepared.exam.judge(scores.pop("exam"), part="report", reworded=scores)
+    reworded, rows = read_out(readouts(prepared.exam, config), scores)
+    judged = prepared.exam.judge(scores["exam"], part="report", reworded=reworded).joined(rows)
     evaluation = judged.with_behaviour(behaviour)
     versions = register(config, prepared, run, evaluation, fingerprint(base, config.model.quantize))
     steps = (f"{version} ({stage})" for stage, version in versions.items())

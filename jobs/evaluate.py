@@ -2,6 +2,7 @@
 
     python jobs/evaluate.py                                # the champion
     python jobs/evaluate.py --version v1 --version v2      # several, side by side
+    python jobs/evaluate.py --compare v1 champion          # two, and what changed from the first to the second
     python jobs/evaluate.py -c run.yaml --version champion
     python jobs/evaluate.py -c run.yaml --on other.yaml    # on another survey's people and questions
 
@@ -17,30 +18,30 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from _job import open_registry, run_job, say
 from prepare import prepare
 
 from valuealign import config as configuration
 from valuealign.config import RunConfig
 from valuealign.dataset import weighted
-from valuealign.errors import RegistryError
-from valuealign.evaluate import Exam, behaviour_by_stage, exam_of, rewordings
+from valuealign.errors import ConfigError, RegistryError
+from valuealign.evaluate import Exam, Heard, Questions, behaviour_by_stage, exam_of, hear, read_out, readouts
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
 from valuealign.registry import Registry, Version, check_base
 from valuealign.report import print_table, write_report
 from valuealign.splits import other_survey
-from valuealign.types import Cell
 from valuealign.weighting import Gap
 
 BASE = "base"
 
 
-def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    config: RunConfig, version: tuple[str, ...] = (), compare: tuple[str, str] | None = None, on: Path | None = None
+) -> dict[str, Any]:
     """Score, judge, print and report; returns the evaluation and the report's path."""
     registry = open_registry()
-    versions = [_get(registry, ref, config.name) for ref in (version or ("champion",))]
+    versions = [_get(registry, ref, config.name) for ref in _chosen(version, compare)]
     base_hash = fingerprint(resolve(config.model.path, progress=say), config.model.quantize)
     for one in versions:
         check_base(one, base_hash, "set model.path to its base")
@@ -48,14 +49,17 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None =
     for one in versions:
         if one.card.get("data_hash") not in (None, prepared.data_hash):
             say(f"note: {one.ref} was trained on other data or another split than this configuration's")
-    exam, marks, asked = prepared.exam, prepared.behaviour["report"], prepared.facts
+    exam, marks, people = prepared.exam, prepared.behaviour["report"], prepared.facts
     gaps = prepared.dataset.weights.gaps
     if on is not None:
-        (exam, asked, gaps), marks = _elsewhere(config, on), ()
-    reworded = rewordings(exam, config.prompts)
-    scores = _score(config, versions, {"exam": exam.cells, "behaviour": marks, **reworded})
-    evaluation = exam.judge(scores["exam"], part="report", reworded={how: scores[how] for how in reworded})
-    behaviour = behaviour_by_stage(scores["behaviour"], marks, base=BASE)
+        (exam, people, gaps), marks = _elsewhere(config, on), ()
+    ways = readouts(exam, config)
+    asked = {"exam": Questions(exam.cells), "behaviour": Questions(marks), **{way.how: way.asked for way in ways}}
+    heard = _ask(config, versions, asked)
+    logps, texts = ({name: getattr(one, kind) for name, one in heard.items()} for kind in ("logps", "texts"))
+    reworded, rows = read_out(ways, logps, texts)
+    evaluation = exam.judge(logps["exam"], part="report", reworded=reworded).joined(rows)
+    behaviour = behaviour_by_stage(logps["behaviour"], marks, base=BASE)
     say("\n" + print_table(evaluation.with_behaviour(behaviour)))
     key = hashlib.sha256("\n".join([*(v.ref for v in versions), str(on or "")]).encode()).hexdigest()[:8]
     folder = configuration.home() / "runs" / config.name / f"evaluate-{key}"
@@ -64,7 +68,7 @@ def evaluate(config: RunConfig, version: tuple[str, ...] = (), on: Path | None =
         folder,
         title=" and ".join(v.ref for v in versions),
         evaluation=evaluation,
-        facts={"Whom was asked": asked},
+        facts={"Whom was asked": people},
         behaviour=behaviour,
         lineage=lineage,
         gaps=gaps,
@@ -97,18 +101,18 @@ def _get(registry: Registry, ref: str, name: str) -> Version:
     return version
 
 
-def _score(
-    config: RunConfig, versions: list[Version], sets: dict[str, tuple[Cell, ...]]
-) -> dict[str, dict[str, list[np.ndarray]]]:
-    """Raw log-probabilities of each cell set under the base and under every version: set -> whose -> one a cell."""
+def _chosen(version: tuple[str, ...], compare: tuple[str, str] | None) -> tuple[str, ...]:
+    if version and compare:
+        raise ConfigError("one or the other, not both", where="--version, --compare", mend="give several --version")
+    return compare or version or ("champion",)
+
+
+def _ask(config: RunConfig, versions: list[Version], asked: dict[str, Questions]) -> dict[str, Heard]:
+    """What the base and every version answer, by set."""
     host = Host.of(config.model)
-    found = {name: {BASE: host.score(None, cells)} for name, cells in sets.items()}
     for one in versions:
-        say(f"scoring {one.ref}: {sum(map(len, sets.values())):,} cells")
         host.load(one.id, one.path)
-        for name, cells in sets.items():
-            found[name][one.id] = host.score(one.id, cells)
-    return found
+    return hear(host, {BASE: None, **{one.id: one.id for one in versions}}, asked, seed=config.seed, say=say)
 
 
 if __name__ == "__main__":
@@ -116,5 +120,6 @@ if __name__ == "__main__":
         __doc__,
         evaluate,
         click.option("--version", multiple=True, help="a version or alias (v3, champion, demo@v3); may be repeated"),
+        click.option("--compare", nargs=2, metavar="V1 V2", help="two versions, and what changed between them"),
         click.option("--on", type=click.Path(path_type=Path), help="the YAML of a run whose survey is the judge"),
     )

@@ -22,7 +22,7 @@ from valuealign.config import RunConfig
 from valuealign.dataset import Dataset
 from valuealign.engine import LocalEngine, adamw, row_tokens, score_all
 from valuealign.errors import ConfigError, nearest
-from valuealign.evaluate import HELD_OUT, Evaluation, Exam, rewordings
+from valuealign.evaluate import HELD_OUT, Evaluation, Exam, Readout, cell_sets, read_out, readouts
 from valuealign.learner import Stage, Term, distribution_term, learn
 from valuealign.packing import step_cells
 from valuealign.prompts import ChatTokenizer, render, train_templates, wordings
@@ -124,7 +124,8 @@ def compare(
     for signal in signals:
         if signal not in known:
             raise ConfigError(f"no signal is called '{signal}'", where="--signal", mend=nearest(signal, known))
-    sets = {"exam": exam.cells, **rewordings(exam, config.prompts)}
+    ways = readouts(exam, config)
+    sets = {"exam": exam.cells, **cell_sets(ways)}
     _score(config, out, BASE, sets)
     trials: list[Trial] = []
     chosen: dict[str, Trial] = {}
@@ -133,13 +134,14 @@ def compare(
         trials += mine
         chosen[signal] = min(mine, key=lambda trial: trial.distance)
         _score(config, out, chosen[signal].name, sets)
-        yield Comparison(_judge(exam, out, chosen, list(sets)[1:]), dict(chosen), tuple(trials))
+        yield Comparison(_judge(exam, out, chosen, ways), dict(chosen), tuple(trials))
 
 
-def _judge(exam: Exam, out: Path, chosen: Mapping[str, Trial], reworded: Sequence[str]) -> Evaluation:
+def _judge(exam: Exam, out: Path, chosen: Mapping[str, Trial], ways: Sequence[Readout]) -> Evaluation:
     read = {BASE: read_scores(out, BASE), **{signal: read_scores(out, one.name) for signal, one in chosen.items()}}
-    by_set = {name: {who: scores[name] for who, scores in read.items()} for name in ("exam", *reworded)}
-    return exam.judge(by_set.pop("exam"), part="report", reworded=by_set)
+    by_set = {name: {who: scores[name] for who, scores in read.items()} for name in ("exam", *cell_sets(ways))}
+    reworded, rows = read_out(ways, by_set)
+    return exam.judge(by_set["exam"], part="report", reworded=reworded).joined(rows)
 
 
 def _score(config: RunConfig, out: Path, who: str, sets: Mapping[str, tuple[Cell, ...]]) -> None:

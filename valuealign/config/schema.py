@@ -308,6 +308,9 @@ class EvaluateConfig(Section):
     """How figures are made."""
 
     bootstrap: int = Field(200, ge=20, description="resamples behind intervals and the noise floor")
+    readouts: Texts = Field(
+        (), description="further ways to read answers: letters, per_byte, orders, declined, sampled, verbalised"
+    )
 
 
 class GateConfig(Section):

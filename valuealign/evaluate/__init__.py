@@ -11,11 +11,25 @@ Shape letters: ``C`` cells of a panel, ``K`` options (padded with NaN), ``B`` bo
 
 from __future__ import annotations
 
+from valuealign.evaluate.asking import Questions, hear
 from valuealign.evaluate.behaviour import behaviour_by_stage
 from valuealign.evaluate.exam import Exam, Key, build_exam
 from valuealign.evaluate.judge import Panel
-from valuealign.evaluate.record import BASELINE, BEHAVIOUR, FLOOR, HALF, HELD_OUT, SPLITS, Evaluation, Portrait, Row
-from valuealign.evaluate.wording import exam_of, rewordings
+from valuealign.evaluate.readouts import READOUTS, Readout, cell_sets, exam_of, read_out, readouts
+from valuealign.evaluate.record import (
+    BASELINE,
+    BEHAVIOUR,
+    FLOOR,
+    HALF,
+    HELD_OUT,
+    SPLITS,
+    Evaluation,
+    Portrait,
+    Row,
+    Standing,
+    Tested,
+)
+from valuealign.evaluate.sheet import Heard, Sheet, described, mean_rows
 from valuealign.metrics import behaviour_auc
 
 __all__ = [
@@ -24,16 +38,28 @@ __all__ = [
     "FLOOR",
     "HALF",
     "HELD_OUT",
+    "READOUTS",
     "SPLITS",
     "Evaluation",
     "Exam",
+    "Heard",
     "Key",
     "Panel",
     "Portrait",
+    "Questions",
+    "Readout",
     "Row",
+    "Sheet",
+    "Standing",
+    "Tested",
     "behaviour_auc",
     "behaviour_by_stage",
     "build_exam",
+    "cell_sets",
+    "described",
     "exam_of",
-    "rewordings",
+    "hear",
+    "mean_rows",
+    "read_out",
+    "readouts",
 ]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from valuealign.errors import ModelError, SplitError
 from valuealign.evaluate.judge import Ints, Judge, Panel, Part
 from valuealign.evaluate.nulls import Nulls, Pair
-from valuealign.evaluate.record import HELD_OUT, Evaluation, Portrait, Row
-from valuealign.metrics import Floats, jsd_bits, softmax
+from valuealign.evaluate.record import HELD_OUT, Evaluation, Portrait, Row, Tested
+from valuealign.metrics import Floats, around, jsd_bits, softmax
 from valuealign.metrics.intervals import FEW
-from valuealign.population import ShareTable, membership, person_codes, tabulate
+from valuealign.population import ShareTable, membership, outcome_shares, person_codes, tabulate
 from valuealign.prompts import Template
 from valuealign.signals.targets import question
 from valuealign.splits import SURVEY, WAVES, Splits
@@ -25,6 +25,7 @@ from valuealign.types import EVERYONE, Cell, Group, Item
 
 Key = tuple[str, str, str]  # split, item id, group name
 PARTS: tuple[Part, ...] = ("select", "report")
+PORTRAYED = ("everyone", "items", SURVEY)
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,14 @@ class Exam:
         logps_by_stage: Mapping[str, Sequence[Sequence[float] | Floats]],
         *,
         part: Part = "report",
-        reworded: Mapping[str, Mapping[str, Sequence[Sequence[float] | Floats]]] | None = None,
+        reworded: Mapping[str, Mapping[str, Sequence[Sequence[float] | Floats | None]]] | None = None,
     ) -> Evaluation:
         """Every stage on every split of ``part``, beside the nulls, the noise floor and each other.
 
-        Arrays as in ``distances``. ``reworded[how][stage]`` are answers to the same questions in
-        other words (``worded``): rows of kind ``reworded``, called "stage (how)". Intervals resample
-        respondents and items jointly. Raises ModelError as ``distances`` does.
+        Arrays as in ``distances``. ``reworded[how][stage]`` are answers to the same questions got
+        otherwise (``readouts``; None where a cell was not asked): rows of kind ``reworded``, called
+        "stage (how)". Intervals resample respondents and items jointly. Raises ModelError as
+        ``distances`` does.
         """
         logps = {stage: self._padded(given, stage) for stage, given in logps_by_stage.items()}
         others = {
@@ -93,19 +95,23 @@ class Exam:
             for stage, given in by_stage.items()
         }
         rows: list[Row] = []
+        tested: list[Tested] = []
         donor_C = self._donors()
         for panel in self.panels:
             if panel.part == part:
-                rows += Judge(panel, self.positions_CK[panel.cell_C], donor_C[panel.cell_C], self.seed).rows(
-                    logps, others
-                )
+                judge = Judge(panel, self.positions_CK[panel.cell_C], donor_C[panel.cell_C], self.seed)
+                rows += judge.rows(logps, others)
+                tested += judge.tested(logps)
         facts = {key: value for key, value in self.facts.items() if key not in ("select", "report")}
-        return Evaluation(part, tuple(logps), tuple(rows), {**facts, **self.facts[part]}, self._portraits(logps, part))
+        portraits = self._portraits(logps, part)
+        return Evaluation(part, tuple(logps), tuple(rows), {**facts, **self.facts[part]}, portraits, tuple(tested))
 
-    def _padded(self, logps: Sequence[Sequence[float] | Floats], stage: str) -> Floats:
+    def _padded(self, logps: Sequence[Sequence[float] | Floats | None], stage: str) -> Floats:
         assert len(logps) == len(self.cells), "one array of log-probabilities a cell"
         logp_CK = np.full((len(self.cells), self.positions_CK.shape[1]), np.nan)
         for c, (cell, given) in enumerate(zip(self.cells, logps, strict=True)):
+            if given is None:
+                continue
             one_K = np.asarray(given, dtype=np.float64)
             assert one_K.shape == (len(cell.completions),), "one log-probability an option"
             if np.isnan(one_K).any() or not np.isfinite(one_K.max()):
@@ -128,19 +134,25 @@ class Exam:
         return donor_C
 
     def _portraits(self, logps: Mapping[str, Floats], part: Part) -> tuple[Portrait, ...]:
-        items = {item.id: item for item in self.items}
-        found = []
+        """Every question that no group was named in: trained ones first, in the survey's order."""
+        items = {item.id: (place, item) for place, item in enumerate(self.items)}
+        found: list[tuple[int, int, Portrait]] = []
         for panel in self.panels:
-            if (panel.split, panel.part) != ("everyone", part):
+            if panel.part != part or panel.split not in PORTRAYED:
                 continue
-            for item_id, c, truth_K in zip(panel.items, panel.cell_C, panel.truth_CK, strict=True):
-                item = items[item_id]
+            for n, (item_id, group, c) in enumerate(zip(panel.items, panel.groups, panel.cell_C, strict=True)):
+                if group != EVERYONE.name:
+                    continue
+                place, item = items[item_id]
                 k = len(item.options)
                 stages = {stage: tuple(softmax(logp_CK[c])[:k].tolist()) for stage, logp_CK in logps.items()}
+                shares_K = panel.truth_CK[n, :k]
+                low_K, high_K = around(shares_K, panel.resampled_BCK[:, n, :k])
+                people, low, high = (tuple(one_K.tolist()) for one_K in (shares_K, low_K, high_K))
                 options = tuple(option.text for option in item.options)
-                found.append(Portrait(item_id, item.text, options, tuple(truth_K[:k].tolist()), stages))
-        place = {item.id: i for i, item in enumerate(self.items)}
-        return tuple(sorted(found, key=lambda one: place[one.item]))
+                portrait = Portrait(item_id, item.text, options, people, stages, low, high, panel.split)
+                found.append((PORTRAYED.index(panel.split), place, portrait))
+        return tuple(portrait for _, _, portrait in sorted(found, key=lambda one: one[:2]))
 
 
 def build_exam(
@@ -187,10 +199,11 @@ def build_exam(
                 continue
             rows_P = splits.rows(part, WAVES if later else "seen")
             truth = tabulate(survey, weights_P, groups, multiplicity_P=rows_P)
+            silent_GI = outcome_shares(survey, weights_P * rows_P, groups).sum(axis=2)
             drawn = _resample(survey, weights_P, rows_P, mine, bootstrap, width, seed=(seed, number + 2 * later))
             for split, pairs in mine.items():
                 cell_C = np.array([place[pair] for pair in pairs], dtype=np.intp)
-                panel = _panel(split, part, pairs, cell_C, truth, drawn[split], guesses)
+                panel = _panel(split, part, pairs, cell_C, truth, silent_GI, drawn[split], guesses)
                 panels.append(panel)
                 facts[part]["splits"][split] = {"people": _persons(survey, rows_P), **_describe(panel)}
     cells = tuple(_blank(items[item], group, template) for item, group in asked)
@@ -232,6 +245,7 @@ def _panel(
     pairs: Sequence[Pair],
     cell_C: Ints,
     truth: ShareTable,
+    silent_GI: Floats,
     drawn_BCK: NDArray[np.float32],
     guesses: Nulls,
 ) -> Panel:
@@ -247,6 +261,7 @@ def _panel(
         resampled_BCK=drawn_BCK,
         nulls=guesses.of(split, pairs),
         half_CK=np.array([guesses.table.shares_GIK[g, i] for g, i in where]),
+        silent_C=np.array([silent_GI[g, i] for g, i in where]),
     )
 
 

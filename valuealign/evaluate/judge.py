@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuealign.evaluate.nulls import ORACLES
-from valuealign.evaluate.record import BASELINE, FLOOR, HALF, Kind, Row
+from valuealign.evaluate.record import BASELINE, FLOOR, HALF, Kind, Row, Tested
 from valuealign.metrics import METRICS, Floats, Parts, interval, jsd_bits, ratio_draws, raw_mass, softmax
 
 Part = Literal["select", "report"]
@@ -25,7 +25,8 @@ class Panel:
 
     ``cell_C`` are places in ``Exam.cells``. ``truth_CK`` are the part's people's shares,
     ``resampled_BCK`` the same for resampled persons; ``nulls`` are guesses from the training people
-    and ``half_CK`` their own answers to the same cell (NaN where there are none).
+    and ``half_CK`` their own answers to the same cell (NaN where there are none). ``silent_C`` is the share
+    of the people asked who chose none of the options.
     """
 
     split: str
@@ -38,6 +39,7 @@ class Panel:
     resampled_BCK: NDArray[np.float32]
     nulls: Mapping[str, Floats]
     half_CK: Floats
+    silent_C: Floats
 
     @property
     def item_C(self) -> Ints:
@@ -88,6 +90,19 @@ class Judge:
                 rows += self._gains(name, draws, list(logps))
             rows += self._differences(name, draws, list(logps))
         return rows + self._masses(logps, "stage") + self._masses(reworded, "reworded") + self._worst(logps)
+
+    def tested(self, logps: Mapping[str, Floats]) -> list[Tested]:
+        """Each cell by itself: the divergence of every stage and guess, and a perfect model's (the floor)."""
+        answers, kinds, _ = self._answers(logps)
+        kept = {who: shares_CK for who, shares_CK in answers.items() if kinds[who] in ("stage", "null", "oracle")}
+        apart = {who: jsd_bits(shares_CK, self.panel.truth_CK) for who, shares_CK in kept.items()}
+        apart[FLOOR] = np.nanmean(jsd_bits(self.truth_BCK, self.panel.truth_CK[None]), axis=0)
+        return [
+            Tested(self.panel.split, item, group, float(n_eff), {who: float(one_C[c]) for who, one_C in apart.items()})
+            for c, (item, group, n_eff) in enumerate(
+                zip(self.panel.items, self.panel.groups, self.panel.n_eff_C, strict=True)
+            )
+        ]
 
     def _answers(self, logps: Mapping[str, Floats]) -> tuple[dict[str, Floats], dict[str, Kind], dict[str, str]]:
         """Whose answers are judged: shares [C, K], what kind they are, and a note."""
@@ -149,11 +164,12 @@ class Judge:
         return rows
 
     def _differences(self, name: str, draws: Mapping[str, tuple[float, Floats]], stages: Sequence[str]) -> list[Row]:
-        """Each later stage minus each earlier one, on the same resamples."""
+        """Each stage minus each earlier one, the split's named null and the split-half, on the same resamples."""
         there = [stage for stage in stages if stage in draws]
+        beside = [who for who in (BASELINE[self.panel.split], HALF) if who in draws]
         rows = []
         for b, later in enumerate(there):
-            for earlier in there[:b]:
+            for earlier in (*there[:b], *beside):
                 value = draws[later][0] - draws[earlier][0]
                 apart_B = draws[later][1] - draws[earlier][1]
                 rows.append(self._row(f"{later} - {earlier}", name, "difference", value, apart_B, note="paired"))
@@ -162,8 +178,11 @@ class Judge:
     def _masses(self, logps: Mapping[str, Floats], kind: Kind) -> list[Row]:
         rows = []
         for stage, logp_CK in logps.items():
-            mass_C = raw_mass(logp_CK[self.panel.cell_C])
-            parts = Parts(mass_C, np.ones_like(mass_C))
+            mine_CK = logp_CK[self.panel.cell_C]
+            asked_C = ~np.isnan(mine_CK).all(-1)
+            parts = Parts(raw_mass(mine_CK) * asked_C, asked_C.astype(np.float64))
+            if not asked_C.any():
+                continue
             rows.append(self._row(stage, "raw_mass", kind, _ratio(parts), self._draws(parts)))
         return rows
 

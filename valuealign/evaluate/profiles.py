@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import polars as pl
 
 from valuealign.errors import CodebookError, SurveyError
+from valuealign.evaluate.record import Standing
 from valuealign.metrics.distances import Floats, softmax
-from valuealign.population import ShareTable
+from valuealign.population import ShareTable, tabulate
 from valuealign.prompts import Template
 from valuealign.signals import question
 from valuealign.surveys.table import Survey
-from valuealign.types import EVERYONE, Cell, Item
+from valuealign.types import EVERYONE, Cell, Group, Item
 from valuealign.values import Circle, Scores, Theory, circle, most_measured, score, score_shares, sinusoid
 
 PEOPLE = "people"
@@ -33,6 +35,8 @@ CentreOn = Literal["keyed", "all"]
 class Profile:
     """The centred profile [V] of everyone according to ``who``, its sinusoid, and the circle over persons or groups.
 
+    ``groups_GV`` are the profiles of all the groups that were asked, in the table's order.
+
     ``distance`` is the mean absolute difference from the people's profile over groups and values, in
     scale widths (None for the people). ``circle`` is None, and ``why`` says so, where it cannot be seen.
     """
@@ -40,6 +44,7 @@ class Profile:
     who: str
     values: tuple[str, ...]
     everyone_V: Floats
+    groups_GV: Floats
     peak: str | None
     r2: float
     circle: Circle | None
@@ -102,18 +107,63 @@ def compare_profiles(
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class ValueExam:
+    """The value questions of an evaluation: ``cells`` to score; ``people`` are those who took no part in training."""
+
+    theory: Theory
+    people: Survey
+    weights_P: Floats
+    table: ShareTable
+    cells: tuple[Cell, ...]
+
+    def standings(self, logps: Mapping[str, Sequence[Floats]]) -> tuple[Standing, ...]:
+        """The people's profile and then each model's; ``logps[who]`` has an array [K] for each of ``cells``."""
+        found = compare_profiles(self.people, self.weights_P, self.table, self.theory, logps)
+        return tuple(self._standing(one) for one in found)
+
+    def _standing(self, one: Profile) -> Standing:
+        groups = {
+            group.name: tuple(row_V.tolist()) for group, row_V in zip(self.table.groups, one.groups_GV, strict=True)
+        }
+        error, p = (float(np.degrees(one.circle.error)), one.circle.p_value) if one.circle else (None, None)
+        scores = tuple(one.everyone_V.tolist())
+        return Standing(
+            one.who, self.theory.title, self.theory.structure, one.values, scores, groups, one.distance, one.peak,
+            error, p, one.why,
+        )  # fmt: skip
+
+
+def value_exam(
+    survey: Survey,
+    weights_P: Floats,
+    groups: Sequence[Group],
+    rows_P: np.ndarray,
+    template: Template | None = None,
+) -> ValueExam | None:
+    """The value questions for everyone and single traits, the people being those of ``rows_P``; None without any."""
+    theory = most_measured(survey.codebook.items)
+    if theory is None or not theory.scores_people:
+        return None
+    part = Survey(survey.codebook, survey.people.filter(pl.Series(rows_P)))
+    weights_P = weights_P[rows_P]
+    table = tabulate(part, weights_P, [group for group in groups if len(group.traits) <= 1])
+    cells = profile_cells(profile_items(survey, theory), table, template)
+    return ValueExam(theory, part, weights_P, table, cells)
+
+
 def _profile(
     who: str, theory: Theory, scores: Scores, whole: int, rows: Scores, weights_P: np.ndarray | None
 ) -> Profile:
-    everyone_V = scores.centred_PV[whole]
+    everyone_V, groups_GV = scores.centred_PV[whole], scores.centred_PV
     if theory.structure != "circle":
-        return Profile(who, scores.values, everyone_V, None, np.nan, None, "the theory has no circle")
+        return Profile(who, scores.values, everyone_V, groups_GV, None, np.nan, None, "the theory has no circle")
     try:
         shape = sinusoid(theory, scores.values, everyone_V[None])
         seen, why = circle(theory, rows, weights_P=weights_P), ""
     except (CodebookError, SurveyError) as error:
-        return Profile(who, scores.values, everyone_V, None, np.nan, None, error.what)
-    return Profile(who, scores.values, everyone_V, shape.value_P[0], float(shape.r2_P[0]), seen, why)
+        return Profile(who, scores.values, everyone_V, groups_GV, None, np.nan, None, error.what)
+    return Profile(who, scores.values, everyone_V, groups_GV, shape.value_P[0], float(shape.r2_P[0]), seen, why)
 
 
 def theory_of(survey: Survey) -> Theory:

@@ -6,14 +6,15 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from valuealign.types import Estimate
 
 HELD_OUT = ("cells", "groups", "items")
-SPLITS = (*HELD_OUT, "everyone", "seen", "waves", "survey")
+# The headline first: no group named. Steering to groups comes second.
+SPLITS = ("everyone", *HELD_OUT, "seen", "waves", "survey")
 # The null that the gain is counted over: the strongest that uses nothing held out.
 BASELINE = {
     "cells": "additive",
@@ -26,7 +27,7 @@ BASELINE = {
 }
 FLOOR, HALF = "noise floor", "split-half"
 BEHAVIOUR = "behaviour"
-Kind = Literal["stage", "shuffled", "reworded", "null", "oracle", "floor", "half", "gain", "difference"]
+Kind = Literal["stage", "shuffled", "reworded", "null", "oracle", "floor", "half", "people", "gain", "difference"]
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,53 @@ class Row:
 
 @dataclass(frozen=True)
 class Portrait:
-    """The answers to one question with no group named: people and every stage, shares [K]."""
+    """The answers to one question with no group named: people and every stage, shares [K].
+
+    ``low`` and ``high`` [K] are 95 % intervals of the people's shares; ``split`` says whether the question
+    was trained (``everyone``), never trained (``items``) or another survey's (``survey``).
+    """
 
     item: str
     question: str
     options: tuple[str, ...]
     people: tuple[float, ...]
     stages: Mapping[str, tuple[float, ...]]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    split: str = "everyone"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What ``who`` stands for: centred scores [V] of everyone and of each group, on ``theory``'s values in its order.
+
+    ``structure`` is the theory's (``circle`` or ``list``). ``distance`` is the mean absolute difference from the
+    people's scores over groups and values, in scale widths; ``circle_error`` (degrees) and ``circle_p`` say whether
+    the circle shows (None: it cannot be seen, and ``why`` says so).
+    """
+
+    who: str
+    theory: str
+    structure: str
+    values: tuple[str, ...]
+    scores: tuple[float, ...]
+    groups: Mapping[str, tuple[float, ...]]
+    distance: float | None = None
+    peak: str | None = None
+    circle_error: float | None = None
+    circle_p: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One cell as it was judged: the Jensen-Shannon divergence (bits) of each stage, guess and of the floor."""
+
+    split: str
+    item: str
+    group: str
+    n_eff: float
+    apart: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -62,6 +103,8 @@ class Evaluation:
     rows: tuple[Row, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     portraits: tuple[Portrait, ...] = ()
+    tested: tuple[Tested, ...] = ()
+    standings: tuple[Standing, ...] = ()
 
     def row(self, split: str, who: str, metric: str) -> Row:
         """One row; KeyError where there is none."""
@@ -73,6 +116,10 @@ class Evaluation:
     def figure(self, split: str, who: str, metric: str = "jsd_bits") -> Estimate:
         """The figure of ``who`` (a stage, a null, ``noise floor``, ``b - a``); KeyError where there is none."""
         return self.row(split, who, metric).estimate
+
+    def joined(self, rows: Iterable[Row], **facts: Any) -> Evaluation:
+        """The same record with more rows and facts: of sheets, of other ways to read answers."""
+        return replace(self, rows=(*self.rows, *rows), facts={**self.facts, **facts})
 
     def with_behaviour(self, aucs: Mapping[str, Estimate], *, note: str = "") -> Evaluation:
         """The same record with each stage's behaviour AUC as rows of the split ``behaviour``."""
@@ -110,10 +157,15 @@ class Evaluation:
                 options=tuple(one["options"]),
                 people=tuple(one["people"]),
                 stages={stage: tuple(shares) for stage, shares in one["stages"].items()},
+                low=tuple(one["low"]),
+                high=tuple(one["high"]),
+                split=one["split"],
             )
             for one in tree["portraits"]
         )
-        return cls(tree["part"], tuple(tree["stages"]), rows, tree["facts"], portraits)
+        tested = tuple(Tested(**one) for one in tree["tested"])
+        standings = tuple(Standing(**{key: _tuples(value) for key, value in one.items()}) for one in tree["standings"])
+        return cls(tree["part"], tuple(tree["stages"]), rows, tree["facts"], portraits, tested, standings)
 
     def to_csv(self) -> str:
         """The rows as CSV with a header; an empty place where a figure does not exist."""
@@ -136,6 +188,13 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, float) and not math.isfinite(tree):
         return None
     return tree
+
+
+def _tuples(tree: Any) -> Any:
+    """Lists as tuples, null in them as NaN, and the same within a mapping."""
+    if isinstance(tree, Mapping):
+        return {key: _tuples(value) for key, value in tree.items()}
+    return tuple(math.nan if one is None else one for one in tree) if isinstance(tree, list) else tree
 
 
 def _estimate(tree: Mapping[str, Any]) -> Estimate:

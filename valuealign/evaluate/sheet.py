@@ -9,8 +9,9 @@ Shape letters: ``N`` things that a figure is a mean of, ``B`` bootstrap resample
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,11 @@ class Sheet:
     chats: tuple[tuple[Message, ...], ...] = ()
     max_tokens: int = 64
     notes: tuple[str, ...] = ()
+
+
+def described(sheets: Iterable[Sheet]) -> dict[str, dict[str, Any]]:
+    """What a record keeps of sheets besides their rows: title, metrics and notes, by name."""
+    return {one.name: {"title": one.title, "metrics": dict(one.metrics), "notes": list(one.notes)} for one in sheets}
 
 
 def mean_rows(

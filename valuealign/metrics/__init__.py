@@ -23,7 +23,7 @@ from valuealign.metrics.distances import (
     total_variation,
     wasserstein,
 )
-from valuealign.metrics.intervals import interval, ratio_draws
+from valuealign.metrics.intervals import around, interval, ratio_draws
 from valuealign.metrics.nulls import additive, mean_shares, uniform
 
 METRICS: dict[str, Metric] = {
@@ -40,6 +40,7 @@ __all__ = [
     "Metric",
     "Parts",
     "additive",
+    "around",
     "behaviour_auc",
     "entropy_bits",
     "interval",

@@ -45,8 +45,11 @@ def on_scale(distance: Callable[[Floats, Floats, Floats], Floats]) -> Callable[[
 
 
 def softmax(logp: Floats) -> Floats:
-    """Shares [..., K] from raw log-probabilities in nats, renormalised over the options (NaN: no option)."""
-    top = np.nanmax(logp, axis=-1, keepdims=True)
+    """Shares [..., K] from raw log-probabilities in nats, renormalised over the options (NaN: no option).
+
+    NaN throughout where nothing was asked.
+    """
+    top = np.where(np.isnan(logp), -np.inf, logp).max(axis=-1, keepdims=True)
     power = np.exp(logp - top)
     shares: Floats = power / np.nansum(power, axis=-1, keepdims=True)
     return shares

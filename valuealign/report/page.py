@@ -1,0 +1,331 @@
+"""One offline HTML page a run, with the same figures as JSON and CSV beside it.
+
+The page needs no network and runs no script; its charts are inline SVG.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import polars as pl
+
+from valuealign.evaluate import BASELINE, FLOOR, Evaluation, Row
+from valuealign.metrics import METRICS
+from valuealign.report import charts
+from valuealign.report.table import figures
+from valuealign.report.value_charts import value_circle, value_map
+from valuealign.report.words import (
+    SPLIT_WORDS,
+    WORDS,
+    columns,
+    distance,
+    find,
+    findings,
+    legend,
+    percent,
+    summary,
+    title_of,
+)
+from valuealign.types import EVERYONE, Estimate
+from valuealign.weighting import Gap
+
+# Questions in view; the others are folded.
+PORTRAITS = 6
+# Groups of each screen in the table, beside everyone.
+MOST_MOVED = 3
+PAGE = Path(__file__).with_name("page.html.jinja")
+TITLES = {"jsd_bits": "How far the answers are from the people's"}
+
+
+class Figure(NamedTuple):
+    """A chart with a title that says what it shows."""
+
+    title: str
+    below: str
+    svg: str
+
+
+def write_report(
+    folder: Path,
+    *,
+    title: str,
+    evaluation: Evaluation,
+    facts: Mapping[str, Mapping[str, object]] | None = None,
+    behaviour: Mapping[str, Estimate] | None = None,
+    lineage: Sequence[str] = (),
+    gaps: Sequence[Gap] = (),
+    screens: pl.DataFrame | None = None,
+    sweep: Sequence[Mapping[str, Any]] = (),
+    configuration: str = "",
+) -> Path:
+    """Write ``report.html``, ``evaluation.json`` and ``evaluation.csv``; returns the page's path.
+
+    ``facts`` are sections of key and value (data, weighting); ``behaviour`` an AUC for each stage;
+    ``lineage`` the versions this model descends from, oldest first; ``gaps`` what weighting mended of
+    each margin; ``screens`` what ``population.with_and_without`` says of each screen and group; ``sweep``
+    the trials behind a version (``charts.sweep_surface``); ``configuration`` the run's YAML. Files are written
+    aside and renamed, the page last.
+    """
+    if behaviour:
+        evaluation = evaluation.with_behaviour(behaviour)
+    sections = {name: {key: str(value) for key, value in pairs.items()} for name, pairs in (facts or {}).items()}
+    whole: dict[str, Any] = {"title": title, "lineage": list(lineage), "run": sections}
+    whole |= {"configuration": configuration} if configuration else {}
+    whole |= {"sweep": [dict(one) for one in sweep]} if sweep else {}
+    record = replace(evaluation, facts={**evaluation.facts, **whole, "summary": summary(evaluation)})
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "evaluation.json", record.to_json())
+    _write(folder / "evaluation.csv", record.to_csv())
+    page = _page(
+        evaluation,
+        gaps,
+        screens,
+        title=title,
+        sections=sections,
+        lineage=lineage,
+        sweep=sweep,
+        configuration=configuration,
+    )
+    return _write(folder / "report.html", page)
+
+
+def write_love_plot(path: Path, gaps: Sequence[Gap]) -> Path:
+    """``charts.love_plot`` as a picture by itself (SVG on white)."""
+    return _write(path, charts.svg(charts.love_plot(gaps).properties(title=charts.LOVE_TITLE), background="white"))
+
+
+def write_sweep(path: Path, trials: Sequence[Mapping[str, Any]]) -> Path | None:
+    """``charts.sweep_surface`` as a picture by itself; None where no trial has figures."""
+    drawn = charts.sweep_surface(trials)
+    return _write(path, drawn) if drawn else None
+
+
+def _write(path: Path, text: str) -> Path:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+    return path
+
+
+def _page(
+    evaluation: Evaluation,
+    gaps: Sequence[Gap],
+    screens: pl.DataFrame | None,
+    *,
+    sweep: Sequence[Mapping[str, Any]],
+    **rest: Any,
+) -> str:
+    metric = "jsd_bits"
+    header, rows = figures(evaluation, metric)
+    near = _portraits(evaluation)
+    there = {row.kind for row in evaluation.rows}
+    others = [
+        (METRICS[name].title, METRICS[name].unit, *figures(evaluation, name))
+        for name in ("wasserstein", "total_variation")
+    ]
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
+        **rest,
+        summary=summary(evaluation),
+        heading=title_of(metric),
+        header=header,
+        rows=rows,
+        stages=set(evaluation.stages),
+        part=evaluation.part,
+        others=others,
+        legend=legend(evaluation),
+        findings=findings(evaluation, metric),
+        splits=[_split(evaluation, split, metric) for split in columns(evaluation)],
+        keys=[(charts.INK[kind], words) for kind, words in charts.KIND_WORDS.items() if kind in there],
+        portraits=near[:PORTRAITS],
+        folded=near[PORTRAITS:],
+        pictures=[one for one in _pictures(evaluation, sweep) if one.svg],
+        dispersion=_dispersion(evaluation),
+        sheets=_sheets(evaluation),
+        margins=charts.svg(charts.love_plot(gaps)) if gaps else "",
+        screens=_screens(screens) if screens is not None else [],
+        worst=[
+            row for row in evaluation.rows if row.metric == "worst_group_jsd_bits" and row.split in columns(evaluation)
+        ],
+    )
+
+
+def _split(evaluation: Evaluation, split: str, metric: str) -> Figure:
+    """A split's chart; its title is where the last stage stands between the named guess and a perfect model."""
+    last = evaluation.stages[-1] if evaluation.stages else ""
+    mine, null, floor = (find(evaluation, split, who, metric) for who in (last, BASELINE[split], FLOOR))
+    title = f"{split}: {SPLIT_WORDS[split]}"
+    if mine and floor:
+        at = ", ".join(
+            f"{who} {1000 * row.estimate.value:.1f}"
+            for who, row in ((last, mine), ("a perfect model", floor), (WORDS[BASELINE[split]], null))
+            if row
+        )
+        title = f"{split} ({SPLIT_WORDS[split]}): {at}"
+    about = evaluation.facts.get("splits", {}).get(split, {})
+    below = (
+        f"{about['cells']} cells: {about['items']} questions, {about['groups']} groups,"
+        f" median n_eff {about['median_n_eff']:.0f}. Intervals: {about['interval']}."
+        if about
+        else ""
+    )
+    return Figure(title, below, charts.distances(evaluation, split, metric))
+
+
+def _portraits(evaluation: Evaluation) -> list[Figure]:
+    """Question by question, where the last stage is furthest first."""
+    if not evaluation.stages:
+        return []
+    last = evaluation.stages[-1]
+    shown = list(dict.fromkeys([evaluation.stages[0], last]))
+    apart = sorted(
+        ((distance(one.people, one.stages[last]), one) for one in evaluation.portraits), key=lambda pair: -pair[0]
+    )
+    return [
+        Figure(
+            one.question,
+            f"{100 * away:.1f} of 100 answers differ" + ("; question never trained" if one.split == "items" else ""),
+            charts.portrait(one, shown),
+        )
+        for away, one in apart
+    ]
+
+
+def _pictures(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """What is seen over all questions, groups, values and trials."""
+    if not evaluation.stages:
+        return []
+    first, last = evaluation.stages[0], evaluation.stages[-1]
+    found = [
+        Figure(
+            _calibration_title(evaluation, last),
+            "A point for each answer to each question that names no group, with the people's 95 % interval. On the line"
+            " the model is calibrated.",
+            charts.calibration(evaluation, last),
+        ),
+        Figure(
+            "Where groups are known well, and where they are not",
+            f"Mean distance over a group's questions, in thousandths of a bit; the {charts.MOST_GROUPS} groups that"
+            f" {last} is furthest from.",
+            charts.group_map(evaluation),
+        ),
+    ]
+    if evaluation.standings:
+        theory = evaluation.standings[0].theory
+        shown = list(dict.fromkeys(["people", first, last]))
+        circle = evaluation.standings[0].structure == "circle"
+        found += [
+            Figure(
+                _values_title(evaluation, last),
+                f"{theory}: centred scores of everyone"
+                + ("; outside the dashed ring more important than the rest." if circle else "."),
+                value_circle(evaluation.standings, shown),
+            ),
+            Figure(
+                f"What {last} makes more or less of than each group of people does",
+                f"{theory}, in hundredths of the scale.",
+                value_map(evaluation.standings, last),
+            ),
+        ]
+    if len(evaluation.stages) > 1:
+        before = evaluation.stages[-2]
+        found.append(
+            Figure(
+                f"What changed from {before} to {last}",
+                "Paired over the same people and questions: 95 % intervals that hold 0 show no change.",
+                charts.changes(evaluation, last, before),
+            )
+        )
+    found.append(
+        Figure("The sweep: behaviour gained, and whether the people were kept", "", charts.sweep_surface(sweep))
+    )
+    return found
+
+
+def _calibration_title(evaluation: Evaluation, last: str) -> str:
+    split = next(iter(columns(evaluation)), "")
+    slope = find(evaluation, split, last, "calibration_slope")
+    if slope is None:
+        return "Share by share: the model's answers and the people's"
+    one = slope.estimate
+    return f"Share by share: where {last} says 10 points more, people are {10 * one.value:.1f} points more"
+
+
+def _values_title(evaluation: Evaluation, last: str) -> str:
+    by_who = {one.who: one for one in evaluation.standings}
+    mine = by_who.get(last)
+    if mine is None or mine.distance is None:
+        return "What people and model stand for"
+    return f"What people and model stand for: {percent(mine.distance)} of the scale apart, on average over groups"
+
+
+def _dispersion(evaluation: Evaluation) -> list[list[str]]:
+    """Variety of the answers by split and stage: entropy, variance, slope."""
+    rows = []
+    for split in columns(evaluation):
+        for stage in evaluation.stages:
+            cells = [
+                find(evaluation, split, stage, name)
+                for name in ("dispersion", "dispersion_variance", "calibration_slope", "mode_accuracy")
+            ]
+            if any(cells):
+                rows.append([f"{split}: {stage}", *(_within(row) for row in cells)])
+    return rows
+
+
+def _within(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    one = row.estimate
+    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
+
+
+def _sheets(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """What was asked beside the survey: a table a sheet, a column for each who, and the change from first to last."""
+    found = []
+    for name, about in evaluation.facts.get("sheets", {}).items():
+        mine = [row for row in evaluation.rows if row.split == name]
+        who = list(dict.fromkeys(row.who for row in mine if row.kind != "difference"))
+        stages = [one for one in who if one in evaluation.stages]
+        apart = f"{stages[-1]} - {stages[0]}" if len(stages) > 1 else ""
+        table: dict[str, dict[str, Row]] = {}
+        for row in mine:
+            table.setdefault(row.metric, {})[row.who] = row
+        rows = [
+            [
+                about["metrics"].get(metric) or about["metrics"].get(metric.partition("(")[0]) or metric,
+                *(_within(by.get(one)) for one in who),
+                *([_within(by.get(apart))] if apart else []),
+            ]
+            for metric, by in table.items()
+        ]
+        if rows:
+            header = ["", *who, *([apart] if apart else [])]
+            found.append({"title": about["title"], "notes": about["notes"], "header": header, "rows": rows})
+    return found
+
+
+def _screens(screens: pl.DataFrame) -> list[list[str]]:
+    """For each screen everyone and the groups whose targets move most without whom it marks."""
+    rows = []
+    for (screen,), frame in screens.group_by("screen", maintain_order=True):
+        whole = pl.col("group") == EVERYONE.name
+        moved = frame.filter(~whole, pl.col("mean_distance") > 0).sort("mean_distance", descending=True)
+        for row in pl.concat([frame.filter(whole), moved.head(MOST_MOVED)]).iter_rows(named=True):
+            share, mean, largest = (row[key] for key in ("flagged_share", "mean_distance", "largest_distance"))
+            where = f" ({row['largest_item']})" if row["largest_item"] else ""
+            rows.append(
+                [
+                    f"{screen}: {row['group']}",
+                    f"{row['flagged']:,} of {row['n']:,}",
+                    "-" if share is None else f"{100 * share:.1f} %",
+                    "-" if mean is None else f"{100 * mean:.2f}",
+                    "-" if largest is None else f"{100 * largest:.2f}{where}",
+                ]
+            )
+    return rows
