@@ -53,7 +53,9 @@ def test_a_perfect_model_scores_the_noise_floor(world: World, judged: Evaluation
     assert {key: np.mean(ratios) for key, ratios in over.items()} == pytest.approx(dict.fromkeys(over, 1), abs=0.3)
     for split_name in ("cells", "groups", "items"):
         assert judged.figure(split_name, "public", "gain(jsd_bits)").value > 0.6
-        assert judged.figure(split_name, "public", "dispersion").value == pytest.approx(1, abs=0.05)
+        for metric, away in (("dispersion", 0.05), ("dispersion_variance", 0.1), ("calibration_slope", 0.1)):
+            assert judged.figure(split_name, "public", metric).value == pytest.approx(1, abs=away)
+        assert not [row for row in judged.rows if (row.who, row.metric) == ("guess", "calibration_slope")]
 
 
 def test_a_copy_of_the_targets_scores_within_the_floor(world: World) -> None:

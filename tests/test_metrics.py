@@ -70,7 +70,7 @@ def test_padding_with_nan_changes_no_metric(name: str, shares: tuple[np.ndarray,
 
 @pytest.mark.parametrize("name", METRICS)
 def test_a_cell_that_nobody_answered_counts_for_nothing(name: str) -> None:
-    p = np.array([[0.5, 0.5], [0.2, 0.8]])
+    p = np.array([[0.4, 0.6], [0.2, 0.8]])
     q = np.array([[0.9, 0.1], [NAN, NAN]])
     parts = METRICS[name].measure(p, q, np.array([[0.0, 1.0], [0.0, 1.0]]))
     assert parts.top[1] == 0 and parts.bottom[1] == 0 and parts.bottom[0] > 0
@@ -98,6 +98,62 @@ def test_one_option_and_nominal_items() -> None:
     assert metrics.jsd_bits(one, one)[0] == 0 and metrics.wasserstein(one, one, np.array([[3.0, NAN]]))[0] == 0
     parts = METRICS["wasserstein"].measure(np.array([[0.3, 0.7]]), np.array([[0.5, 0.5]]), np.array([[NAN, NAN]]))
     assert parts == Parts(np.array([0.0]), np.array([0.0]))
+
+
+def ratio(name: str, model: object, people: object, positions: object) -> float:
+    """A metric's figure over cells given as lists."""
+    parts = METRICS[name].measure(*(np.array(one, dtype=float) for one in (model, people, positions)))
+    return float(parts.top.sum() / parts.bottom.sum())
+
+
+def test_variance_by_hand() -> None:
+    ends, middle, third = np.array([0.5, 0, 0.5]), np.array([0.0, 1, 0]), np.array([0.5, 0.5, 0])
+    assert metrics.variance(ends, np.array([1.0, 2, 3])) == 0.25 and metrics.variance(middle, np.arange(3.0)) == 0
+    assert metrics.variance(third, np.array([1.0, 2, 11])) == pytest.approx(0.05**2)  # unequal spacing: 0, .1, 1
+    assert metrics.variance(third, np.array([11.0, 1, 2])) == pytest.approx(0.25)  # in whatever order
+    rng = np.random.default_rng(0)
+    p, places = rng.dirichlet(np.ones(5)), np.array([2.0, 3, 3.5, 7, 12])
+    drawn = np.repeat((places - 2) / 10, np.round(p * 10**6).astype(int))
+    assert metrics.variance(p, places) == pytest.approx(drawn.var(), rel=1e-4)
+    assert metrics.variance(np.array([1.0, NAN]), np.array([3.0, NAN])) == 0  # one option
+    nominal = metrics.variance(np.stack([third, np.full(3, NAN)]), np.array([[NAN] * 3, [0, 1, 2]]))
+    assert np.isnan(nominal).all()
+
+
+def test_dispersion_of_variances_by_hand() -> None:
+    """A model in the middle of its scale is as sure by entropy as one at the ends, not by variance."""
+    people, scale = [[0.5, 0, 0.5], [0.25, 0.5, 0.25]], [[0, 1, 2], [0, 1, 2]]  # variances .25 and .125
+    model = [[0.25, 0.5, 0.25], [0.25, 0.5, 0.25]]
+    assert ratio("dispersion_variance", model, people, scale) == pytest.approx(0.25 / 0.375)
+    assert ratio("dispersion", model, people, scale) == pytest.approx(3 / 2.5)
+    mixed = METRICS["dispersion_variance"].measure(np.array(model), np.array(people), np.array([scale[0], [NAN] * 3]))
+    assert np.allclose(mixed.top, [0.125, 0]) and np.allclose(mixed.bottom, [0.25, 0])
+
+
+def test_calibration_slope_by_hand() -> None:
+    any_scale = [[NAN, NAN], [NAN, NAN]]  # nominal items count
+    people = [[0.6, 0.4], [0.3, 0.7]]
+    assert ratio("calibration_slope", [[0.7, 0.3], [0.1, 0.9]], people, any_scale) == pytest.approx(0.1 / 0.2)
+    assert ratio("calibration_slope", [[0.4, 0.6], [0.7, 0.3]], people, any_scale) == pytest.approx(-1)
+    assert ratio("calibration_slope", [[0.55, 0.45], [0.4, 0.6]], people, any_scale) == pytest.approx(2)
+    # Cells weigh by how far the model is from even: .3 * .1 + .3 * .1 over .3^2 + .3^2, the even cell adds nothing.
+    assert ratio("calibration_slope", [[0.8, 0.2], [0.5, 0.5]], people, any_scale) == pytest.approx(1 / 3)
+    one = METRICS["calibration_slope"].measure(np.array([[1.0, NAN]]), np.array([[1.0, NAN]]), np.full((1, 2), NAN))
+    assert one == Parts(np.array([0.0]), np.array([0.0]))  # one option: nothing to be sure of
+    even = metrics.softmax(np.full((1, 7), -2.3)) + np.array([[1e-15, -1e-15, 0, 0, 0, 0, 0]])
+    assert METRICS["calibration_slope"].measure(even, np.full((1, 7), 1 / 7), np.full((1, 7), NAN)).bottom[0] == 0
+
+
+def test_calibration_slope_is_least_squares_and_not_drawn_to_zero_by_sampling() -> None:
+    rng = np.random.default_rng(2)
+    model = rng.dirichlet(np.full(4, 2.0), size=3000)
+    truth = 0.6 * model + 0.4 / 4  # too sure by design: the slope is .6
+    asked = rng.multinomial(25, truth) / 25
+    fit = np.polyfit((model - 0.25).ravel(), (asked - 0.25).ravel(), 1)
+    slope = ratio("calibration_slope", model, asked, np.full((3000, 4), NAN))
+    assert slope == pytest.approx(fit[0]) and slope == pytest.approx(0.6, abs=0.02)
+    half = rng.multinomial(25, truth) / 25  # a perfect but sampled guess
+    assert ratio("calibration_slope", half, asked, np.full((3000, 4), NAN)) < 0.6
 
 
 def test_mode_accuracy_shares_ties() -> None:

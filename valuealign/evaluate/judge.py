@@ -16,7 +16,11 @@ from valuealign.metrics import METRICS, Floats, Parts, interval, jsd_bits, ratio
 
 Part = Literal["select", "report"]
 Ints = NDArray[np.intp]
-BOUNDS = {"dispersion": (0.0, math.inf)}
+BOUNDS = {
+    "dispersion": (0.0, math.inf),
+    "dispersion_variance": (0.0, math.inf),
+    "calibration_slope": (-math.inf, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Judge:
             for who, shares_CK in answers.items():
                 value = _ratio(metric.measure(shares_CK, self.panel.truth_CK, self.positions_CK))
                 if math.isnan(value):
-                    continue  # nothing counts: nominal items have no Wasserstein, one group has no shuffle
+                    continue  # nothing counts: nominal items on a scale, one group to shuffle, the slope of even shares
                 draws[who] = value, self._draws(metric.measure(shares_CK[None], self.truth_BCK, self.positions_CK))
                 rows.append(self._row(who, name, kinds[who], *draws[who], note=notes.get(who, "")))
             if metric.better != "near 1" and draws:

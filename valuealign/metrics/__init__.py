@@ -8,6 +8,7 @@ stands for any leading axes.
 from __future__ import annotations
 
 from valuealign.metrics.behaviour import behaviour_auc, pairing
+from valuealign.metrics.calibration import slope_parts
 from valuealign.metrics.distances import (
     Floats,
     Metric,
@@ -21,6 +22,8 @@ from valuealign.metrics.distances import (
     raw_mass,
     softmax,
     total_variation,
+    variance,
+    variance_parts,
     wasserstein,
 )
 from valuealign.metrics.intervals import around, interval, ratio_draws
@@ -32,6 +35,8 @@ METRICS: dict[str, Metric] = {
     "total_variation": Metric("total variation distance", "share", "lower", mean_of(total_variation)),
     "mode_accuracy": Metric("most chosen answer named", "share of cells", "higher", mean_of(mode_accuracy)),
     "dispersion": Metric("dispersion ratio", "model / people", "near 1", dispersion_parts),
+    "dispersion_variance": Metric("dispersion ratio of variances", "model / people", "near 1", variance_parts),
+    "calibration_slope": Metric("calibration slope", "people's share per model's share", "near 1", slope_parts),
 }
 
 __all__ = [
@@ -53,5 +58,6 @@ __all__ = [
     "softmax",
     "total_variation",
     "uniform",
+    "variance",
     "wasserstein",
 ]

@@ -122,6 +122,34 @@ def dispersion_parts(model: Floats, people: Floats, positions: Floats) -> Parts:
     return Parts(np.where(known, ours, 0.0), np.where(known, theirs, 0.0))
 
 
+def variance_parts(model: Floats, people: Floats, positions: Floats) -> Parts:
+    """Variance of the model's answers over variance of the people's, on the scale from 0 to 1.
+
+    Unlike entropy it knows how far apart answers are: half at either end is .25, all in the middle 0.
+    Nominal cells don't count, nor do scales of one point.
+    """
+    ours, theirs = np.broadcast_arrays(variance(model, positions), variance(people, positions))
+    known = ~np.isnan(ours) & ~np.isnan(theirs)
+    return Parts(np.where(known, ours, 0.0), np.where(known, theirs, 0.0))
+
+
+def variance(shares: Floats, positions: Floats) -> Floats:
+    """Variance of shares [..., K] on a scale whose ends are 0 and 1: from 0 (one answer) to .25 (half at each end).
+
+    NaN for nominal items (positions all NaN) and where nobody answered; 0 where the scale has one point only.
+    """
+    shares, positions = np.broadcast_arrays(shares, positions)
+    nobody = np.isnan(shares).all(-1) | np.isnan(positions).all(-1)
+    low = np.where(np.isnan(positions), np.inf, positions).min(-1, keepdims=True)
+    high = np.where(np.isnan(positions), -np.inf, positions).max(-1, keepdims=True)
+    above = np.nan_to_num(positions - np.where(nobody[..., None], 0.0, low))
+    scaled = np.divide(above, high - low, out=np.zeros_like(above), where=high > low)
+    known = np.nan_to_num(shares)
+    mean = np.sum(known * scaled, axis=-1, keepdims=True)
+    spread: Floats = np.sum(known * (scaled - mean) ** 2, axis=-1)
+    return np.where(nobody, np.nan, spread)
+
+
 def _averaged(distance: Floats) -> Parts:
     known = ~np.isnan(distance)
     return Parts(np.where(known, distance, 0.0), known.astype(np.float64))
