@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from valuealign.splits.frames import pairs_frame, people_frame, read_splits
+from valuealign.splits.leaks import (
+    Leak,
+    check_leaks,
+    item_leaks,
+    leaks,
+    prompt_leaks,
+    refuse_leaks,
+    refuse_same_prompts,
+    refuse_shared_people,
+    without,
+)
 from valuealign.splits.split import PARTS, SPLITS, SURVEY, WAVES, Pair, Splits, other_survey, split
 
 __all__ = [
@@ -10,11 +21,20 @@ __all__ = [
     "SPLITS",
     "SURVEY",
     "WAVES",
+    "Leak",
     "Pair",
     "Splits",
+    "check_leaks",
+    "item_leaks",
+    "leaks",
     "other_survey",
     "pairs_frame",
     "people_frame",
+    "prompt_leaks",
     "read_splits",
+    "refuse_leaks",
+    "refuse_same_prompts",
+    "refuse_shared_people",
     "split",
+    "without",
 ]

@@ -1,13 +1,13 @@
 """Which items are held out together: families of the codebook and near-duplicates.
 
-Shape letters: ``I`` items, ``W`` words.
+Shape letters: ``I`` items or texts, ``W`` words, ``M`` pairs of them.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix
@@ -24,6 +24,8 @@ EMPTY = frozenset(
 STEM = 3
 # Beyond the stem, two near-duplicates share at least this part of their words.
 OWN = 0.5
+# Texts whose words are compared with all others' at a time.
+BLOCK = 512
 
 
 def tie(items: Sequence[Item], threshold: float) -> dict[str, str]:
@@ -70,53 +72,79 @@ def _same_wording(items: Sequence[Item]) -> list[tuple[int, int]]:
     """Pairs of places of items that say the same, whatever their options."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for i, item in enumerate(items):
-        if words := _words(item.text):
+        if words := content(item.text):
             alike.setdefault(tuple(words), []).append(i)
     found = []
     for places in alike.values():
         if any(items[i].ordinal and len(items[i].options) > 2 for i in places):
             found += [(places[0], i) for i in places[1:]]
         elif len(places) > 1:
-            same_II = _jaccard([frozenset(_options(items[i])) for i in places]) >= OWN
-            found += [(places[a], places[b]) for a, b in np.argwhere(np.triu(same_II, 1))]
+            for a_M, b_M, _ in _overlapping([frozenset(_options(items[i])) for i in places], OWN):
+                found += [(places[a], places[b]) for a, b in zip(a_M, b_M, strict=True)]
     return found
 
 
-def _words(text: str) -> list[str]:
-    """The content words of a text; all its words where it has no other."""
+def content(text: str) -> list[str]:
+    """The content words of a text, in order; all its words where it has no other."""
     words = re.findall(r"\w+", text.lower())
     return [word for word in words if word not in EMPTY] or words
 
 
-def _near(items: Sequence[Item], block: Sequence[int], threshold: float) -> list[tuple[int, int]]:
-    """Pairs of places of near-duplicates among items with the same options."""
-    texts = {i: _words(items[i].text) for i in block}
-    first: dict[frozenset[str], int] = {}
-    found = [(first.setdefault(frozenset(words), i), i) for i, words in texts.items()]
-    sets, places = list(first), list(first.values())
-    own = {word for word, times in Counter(word for words in sets for word in words).items() if times < STEM}
-    alike_II = _jaccard(sets) >= threshold
-    alike_II &= _jaccard([words & own for words in sets]) >= OWN
-    for a, b in np.argwhere(np.triu(alike_II, 1)):
-        contained = sets[a] <= sets[b] or sets[b] <= sets[a]
-        if contained or _beyond_beginning(texts[places[a]], texts[places[b]], own) >= OWN:
-            found.append((places[a], places[b]))
+def alike(texts: Sequence[Sequence[str]], threshold: float, *, stems: bool = True) -> list[tuple[int, int, float]]:
+    """Places of near-duplicates among texts of different content words, and what part of the words they share.
+
+    The overlap (Jaccard) is at least ``threshold``, and with ``stems`` what both have beyond their stem
+    overlaps by half at least; see ``tie``. Time and memory follow the pairs that share a word, a block of texts at
+    a time.
+    """
+    sets = [frozenset(words) for words in texts]
+    times = Counter(word for words in sets for word in words)
+    own = {word for word, many in times.items() if many < STEM}
+    mine_IW = _has([words & own for words in sets])
+    size_I = np.asarray(mine_IW.sum(1)).ravel()
+    found = []
+    for a_M, b_M, overlap_M in _overlapping(sets, threshold):
+        both_M = np.asarray(mine_IW[a_M].multiply(mine_IW[b_M]).sum(1)).ravel()
+        either_M = size_I[a_M] + size_I[b_M] - both_M
+        beyond_M = np.divide(both_M, either_M, out=np.ones_like(both_M), where=either_M > 0)
+        for m in np.flatnonzero((beyond_M >= OWN) | (not stems)):
+            a, b = int(a_M[m]), int(b_M[m])
+            contained = sets[a] <= sets[b] or sets[b] <= sets[a]
+            if not stems or contained or _beyond_beginning(texts[a], texts[b], own) >= OWN:
+                found.append((a, b, float(overlap_M[m])))
     return found
 
 
-def _jaccard(sets: Sequence[frozenset[str]]) -> np.ndarray:
-    """|A and B| / |A or B| of every two sets [I, I]; 1 for two empty ones."""
+def _near(items: Sequence[Item], block: Sequence[int], threshold: float) -> list[tuple[int, int]]:
+    """Pairs of places of near-duplicates among items with the same options."""
+    texts = {i: content(items[i].text) for i in block}
+    first: dict[frozenset[str], int] = {}
+    found = [(first.setdefault(frozenset(words), i), i) for i, words in texts.items()]
+    places = list(first.values())
+    return found + [(places[a], places[b]) for a, b, _ in alike([texts[i] for i in places], threshold)]
+
+
+def _overlapping(
+    sets: Sequence[frozenset[str]], threshold: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Every two sets that overlap by ``threshold`` (over 0) or more, |A and B| / |A or B|: places a < b and overlap."""
+    has_IW = _has(sets)
+    size_I = np.asarray(has_IW.sum(1)).ravel()
+    for start in range(0, len(sets), BLOCK):
+        both = (has_IW[start : start + BLOCK] @ has_IW[start:].T).tocoo()
+        a_M, b_M = both.row + start, both.col + start
+        overlap_M = both.data / (size_I[a_M] + size_I[b_M] - both.data)
+        kept_M = (a_M < b_M) & (overlap_M >= threshold)
+        yield a_M[kept_M], b_M[kept_M], overlap_M[kept_M]
+
+
+def _has(sets: Sequence[frozenset[str]]) -> csr_matrix:
+    """Which set has which word, [I, W] of ones."""
     place = {word: w for w, word in enumerate(sorted(frozenset[str]().union(*sets)))}
     rows = [i for i, words in enumerate(sets) for _ in words]
     columns = [place[word] for words in sets for word in sorted(words)]
     shape = (len(sets), max(1, len(place)))
-    has_IW = csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
-    both_II = (has_IW @ has_IW.T).toarray()
-    size_I = both_II.diagonal().copy()
-    either_II = size_I[:, None] + size_I - both_II
-    # Rounded, so that 9 of 10 words are 0.9 in single precision too.
-    overlap_II = np.divide(both_II, either_II, out=np.ones_like(both_II), where=either_II > 0)
-    return np.asarray(np.round(overlap_II, 6))
+    return csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
 
 
 def _beyond_beginning(one: Sequence[str], two: Sequence[str], own: set[str]) -> float:
