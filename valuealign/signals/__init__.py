@@ -8,7 +8,7 @@ from valuealign.signals.behaviour import Behaviour, behaviour_parts
 from valuealign.signals.binary import Mark, collapse
 from valuealign.signals.documents import document_cells
 from valuealign.signals.feedback import feedback_cells
-from valuealign.signals.files import Feedback, read_binary, read_feedback, read_pairs
+from valuealign.signals.files import Feedback, read_binary, read_feedback, read_flagged, read_pairs
 from valuealign.signals.individuals import individual_cells
 from valuealign.signals.modal import modal_cells
 from valuealign.signals.pairs import Pair, pair_cells
@@ -44,6 +44,7 @@ __all__ = [
     "question",
     "read_binary",
     "read_feedback",
+    "read_flagged",
     "read_pairs",
     "survey_cells",
 ]

@@ -27,6 +27,8 @@ MENDS = {
 # Fields that hold a chat or text: in a CSV, a chat is JSON text.
 CHATS = ("prompt", "messages", "completion", "response", "chosen", "rejected")
 CHAT = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']""")
+# Fields that are true or false.
+FLAGS = ("label", "harmful")
 LABELS = {"true": True, "1": True, "false": False, "0": False}
 # How much of a library's complaint is passed on, in characters.
 QUOTED = 200
@@ -200,8 +202,9 @@ def _typed(row: dict[str, Any], place: Place) -> dict[str, Any]:
     for name in CHATS:
         if CHAT.match(typed.get(name, "")):
             typed[name] = _parse(typed[name], place, name)
-    if "label" in typed:
-        typed["label"] = LABELS.get(typed["label"].strip().lower(), typed["label"])
+    for name in FLAGS:
+        if name in typed:
+            typed[name] = LABELS.get(typed[name].strip().lower(), typed[name])
     if "weight" in typed:
         with contextlib.suppress(ValueError):
             typed["weight"] = float(typed["weight"])

@@ -90,7 +90,8 @@ class Line:
         """A field that is true or false, nothing else."""
         value = self.field(name)
         if not isinstance(value, bool):
-            raise self.error(f"'{name}' is {_shown(value)}, not true or false", "write true (desirable) or false")
+            which = " (desirable)" if name == "label" else ""
+            raise self.error(f"'{name}' is {_shown(value)}, not true or false", f"write true{which} or false")
         return value
 
     def weight(self) -> float:

@@ -13,7 +13,7 @@ from valuealign.signals._lines import Line
 from valuealign.signals.binary import Mark, collapse
 from valuealign.signals.pairs import Pair, pair_cells
 from valuealign.signals.raters import Panel, Votes, rake_raters
-from valuealign.types import Cell
+from valuealign.types import Cell, Message
 
 WORDS = {"binary": "marked answers", "pairs": "pairs"}
 
@@ -30,6 +30,14 @@ class Feedback(NamedTuple):
 
     cells: list[Cell]
     facts: dict[str, str]
+
+
+def read_flagged(path: Path | str, flag: str) -> list[tuple[tuple[Message, ...], bool]]:
+    """The prompts of a file (JSON lines, a JSON array, Parquet or CSV), each with its ``flag``: true or false.
+
+    A field ``prompt`` holds a text or a chat. Raises SignalError naming file and line.
+    """
+    return [(line.prompt(), line.label(flag)) for line in read_lines(path)]
 
 
 def read_feedback(
