@@ -22,7 +22,10 @@ from valuealign.splits import (
     item_leaks,
     leaks,
     other_survey,
+    pairs_frame,
+    people_frame,
     prompt_leaks,
+    read_splits,
     refuse_leaks,
     refuse_same_prompts,
     refuse_shared_people,
@@ -101,6 +104,19 @@ def test_the_threshold_of_another_configuration_finds_what_was_not_tied() -> Non
     check_leaks(asked, splits, threshold=0.9)
     with pytest.raises(SplitError, match=r"a leak.*'[qr]\d+' shares 80% of its words with '[qr]\d+'"):
         check_leaks(asked, splits, threshold=0.7)
+
+
+def test_tables_of_splits_that_leak_are_not_read() -> None:
+    asked, splits = survey(PLAIN), divide(survey(PLAIN))
+    people, pairs = people_frame(asked, splits), pairs_frame(splits)
+    assert read_splits(people, pairs, asked, GROUPS, CONFIG).train == splits.train
+    edited = pairs.with_columns(
+        pl.when(pl.col("split") == "items").then(pl.lit("train")).otherwise(pl.col(name)).alias(name)
+        for name in ("split", "part")
+    )
+    leaky = pl.concat([pairs, edited.filter(edited["split"] != pairs["split"])])
+    with pytest.raises(SplitError, match="splits.items .*: a leak"):
+        read_splits(people, leaky, asked, GROUPS, CONFIG)
 
 
 @pytest.mark.parametrize("name", ["items", "groups", "cells"])

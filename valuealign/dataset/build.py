@@ -10,7 +10,7 @@ import polars as pl
 
 from valuealign.config import RunConfig
 from valuealign.population import ShareTable, Shrunk, find_groups, shrink, tabulate, with_and_without
-from valuealign.splits import Splits, split
+from valuealign.splits import Splits, check_leaks, split
 from valuealign.surveys import read_survey
 from valuealign.surveys.screening import Screened, screen
 from valuealign.surveys.table import Survey
@@ -64,6 +64,7 @@ def build(config: RunConfig) -> Dataset:
     """Read, screen, weigh, find the groups, and hold out. Raises what these steps raise."""
     asked, screened, weights, groups = _weighted(config)
     splits = split(screened.survey, weights.weights_P, groups, config.splits, seed=config.seed)
+    check_leaks(screened.survey, splits, threshold=config.splits.near_duplicates)
     dropped = screened.survey.people.height < asked.people.height
     asked_weights_P = _weights(asked, config).weights_P if dropped else weights.weights_P
     return Dataset(config, asked, asked_weights_P, screened, weights, groups, splits)

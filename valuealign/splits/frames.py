@@ -9,6 +9,7 @@ import polars as pl
 
 from valuealign.config import SplitsConfig
 from valuealign.errors import SplitError
+from valuealign.splits.leaks import check_leaks
 from valuealign.splits.split import PARTS, PEOPLE, SPLITS, Pair, Splits, held_waves
 from valuealign.splits.units import tie
 from valuealign.surveys.table import Survey
@@ -36,7 +37,8 @@ def read_splits(
     """The splits that ``people_frame`` and ``pairs_frame`` were made of.
 
     Raises SplitError for a person of the survey or a group that the tables and the survey do not
-    have in common: they are then of another survey, or made with other settings.
+    have in common: they are then of another survey, or made with other settings. Raises it also where what
+    they hold out leaks (``check_leaks``).
     """
     part = dict(people.select("person", "part").iter_rows())
     known = {group.name: group for group in groups}
@@ -54,6 +56,7 @@ def read_splits(
         found.setdefault((split, of), []).append((item, known[group]))
     train = tuple(found.pop(("train", "train"), []))
     units = tie(survey.codebook.items, config.near_duplicates)
-    return Splits(
-        person_P, {key: tuple(value) for key, value in found.items()}, train, units, held_waves(survey, config)
-    )
+    held = {key: tuple(value) for key, value in found.items()}
+    splits = Splits(person_P, held, train, units, held_waves(survey, config))
+    check_leaks(survey, splits, threshold=config.near_duplicates)
+    return splits
