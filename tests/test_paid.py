@@ -378,6 +378,15 @@ def test_logged_answers_are_paired(tmp_path: Path) -> None:
     assert (one.high - one.low) / 2 == pytest.approx(1.96 * apart.std() / math.sqrt(60), rel=0.2)
 
 
+def test_a_run_may_write_to_a_file_of_another_name(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", [1, 0, 0, 1])
+    moved = next(folder.glob("results_*")).rename(folder / "town_2026-01-02T03-04-05.6.json")
+    (row,) = read_lm_eval({"base": moved})
+    assert (
+        row.estimate.n == 4 and row.estimate.high - row.estimate.low > 2.5 * 1.96 * 0.1
+    )  # not from the standard error
+
+
 def test_without_logged_answers_the_standard_errors_are_used(tmp_path: Path) -> None:
     rows = read_lm_eval(
         {

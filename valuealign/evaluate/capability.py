@@ -40,9 +40,10 @@ class Figure:
 def read_lm_eval(results: Mapping[str, Path | str]) -> list[Row]:
     """The figures that ``lm_eval`` found of each who (the base first), and each later one minus each earlier one.
 
-    A path is a ``results_*.json`` or a folder with one. Where every run logged its answers (``--log_samples``) and
-    a figure is their mean, intervals resample questions and differences are paired; else they come from the
-    standard errors, and a difference as if of independent runs: wider than need be. Both are 95 %.
+    A path is the JSON file of a run, or a folder with one ``results_*.json``. Where every run logged its answers
+    (``--log_samples``) and a figure is their mean, intervals resample questions and differences are paired;
+    else they come from the standard errors, and a difference as if of independent runs: wider than need be.
+    Both are 95 %.
     Raises ConfigError for what the harness did not write, and for runs with other settings of one task.
     """
     read = {who: _read(Path(path)) for who, path in results.items()}
@@ -129,7 +130,7 @@ def _figures(path: Path, tree: Mapping[str, Any]) -> dict[Key, Figure]:
 
 def _logged(path: Path, task: str) -> dict[str, dict[str, dict[str, Any]]]:
     """What was logged of a task beside a results' file: filter -> question -> metric -> value. Nothing: empty."""
-    file = path.with_name(f"samples_{task}_{path.stem.removeprefix('results_')}.jsonl")
+    file = path.with_name(f"samples_{task}_{path.stem.rpartition('_')[2]}.jsonl")  # of the same run, by its time
     found: dict[str, dict[str, dict[str, Any]]] = {}
     if file.exists():
         for number, line in enumerate(file.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):

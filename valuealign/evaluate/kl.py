@@ -18,7 +18,7 @@ from valuealign.metrics import Floats
 from valuealign.types import Cell, Message
 
 KL = "kl"
-METRICS_KL = {
+KL_METRICS = {
     "options": "KL of the shares of a survey question's options, exact, nats a question; 0: as the base",
     "answers": "KL of whole answers to open prompts, sampled, nats an answer; 0: as the base",
     "answers_per_byte": "the same over the bytes of the answers, nats a byte",

@@ -171,6 +171,7 @@ def neutral_sheet(texts: Sequence[str] | None = None, *, tokens: Sequence[int] |
     with it the figure is also told for each token, which only models of one tokenizer share.
     """
     told = tuple(texts if texts is not None else questions()["neutral"])
+    assert tokens is None or len(tokens) == len(told), "the tokens of each text"
     bytes_N = np.array([len(text.encode()) for text in told], dtype=np.float64)
 
     def judge(heard: Heard) -> tuple[Row, ...]:
