@@ -7,6 +7,7 @@ the stage and the base both score them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -65,7 +66,8 @@ def kl_rows(drawn: Mapping[str, Drawn], *, seed: int = 0) -> list[Row]:
     """
     prompts = list(dict.fromkeys(cell.prompt for one in drawn.values() for cell in one.cells))
     values: dict[str, Floats] = {}
-    rows: list[Row] = []
+    notes: dict[str, str] = {}
+    each: list[Row] = []
     for who, one in drawn.items():
         ratios = [np.asarray(mine) - np.asarray(theirs) for mine, theirs in zip(one.stage, one.base, strict=True)]
         mean = {cell.prompt: float(r_K.mean()) for cell, r_K in zip(one.cells, ratios, strict=True)}
@@ -73,9 +75,10 @@ def kl_rows(drawn: Mapping[str, Drawn], *, seed: int = 0) -> list[Row]:
         # The end of an answer counts as a byte, so that an empty answer has one.
         size = np.array([sum(len(text.encode()) + 1 for text in cell.completions) for cell in one.cells], dtype=float)
         total = np.array([float(r_K.sum()) for r_K in ratios])
-        note = f"{sum(map(len, ratios))} answers; {one.cut} were cut off and left out"
-        rows += mean_rows(KL, "answers_per_byte", {who: total / size}, weights=size, note=note, seed=seed)
-    return mean_rows(KL, "answers", values, note="from sampled answers", seed=seed) + rows
+        notes[who] = f"{sum(map(len, ratios))} answers; {one.cut} were cut off and left out"
+        each += mean_rows(KL, "answers_per_byte", {who: total / size}, weights=size, seed=seed)
+    rows = [*mean_rows(KL, "answers", values, seed=seed), *each]
+    return [replace(row, note=notes.get(row.who, row.note)) for row in rows]
 
 
 def option_kl_rows(

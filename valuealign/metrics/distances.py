@@ -139,15 +139,15 @@ def variance(shares: Floats, positions: Floats) -> Floats:
     NaN for nominal items (positions all NaN) and where nobody answered; 0 where the scale has one point only.
     """
     shares, positions = np.broadcast_arrays(shares, positions)
-    nobody = np.isnan(shares).all(-1) | np.isnan(positions).all(-1)
-    low = np.where(np.isnan(positions), np.inf, positions).min(-1, keepdims=True)
-    high = np.where(np.isnan(positions), -np.inf, positions).max(-1, keepdims=True)
-    above = np.nan_to_num(positions - np.where(nobody[..., None], 0.0, low))
+    nominal = np.asarray(np.isnan(positions).all(-1, keepdims=True))
+    place = np.where(nominal, 0.0, positions)
+    low, high = np.nanmin(place, axis=-1, keepdims=True), np.nanmax(place, axis=-1, keepdims=True)
+    above = np.nan_to_num(place - low)
     scaled = np.divide(above, high - low, out=np.zeros_like(above), where=high > low)
     known = np.nan_to_num(shares)
     mean = np.sum(known * scaled, axis=-1, keepdims=True)
     spread: Floats = np.sum(known * (scaled - mean) ** 2, axis=-1)
-    return np.where(nobody, np.nan, spread)
+    return np.where(nominal[..., 0] | np.isnan(shares).all(-1), np.nan, spread)
 
 
 def _averaged(distance: Floats) -> Parts:
