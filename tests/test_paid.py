@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from valuealign.errors import ConfigError, SignalError
 from valuealign.evaluate.capability import read_lm_eval
@@ -26,6 +27,7 @@ from valuealign.evaluate.paid import (
     read_requests,
     read_texts,
     refuses,
+    share_rows,
 )
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard
@@ -123,6 +125,16 @@ def test_models_that_refuse_all_none_and_the_right_ones() -> None:
     assert [said[who, "over_refusal_lean"] for who in ("all", "right")] == pytest.approx([2, -1])
     assert [said[who, "told_apart"] for who in ("base", "all", "right")] == [0.5, 0.5, 1]
     assert found(rows, "right", "told_apart").n == 64 and found(rows, "right", "refused").n == 32
+
+
+def test_none_of_a_few_is_not_certain() -> None:
+    """0 of 32: up to a tenth could be refused. Of 6 answers to 3 questions, all alike, 3 stand behind the interval."""
+    rows = harmful_sheet().judge(Heard(texts={"v": answers(HELP[1], REFUSALS[0])}))
+    assert found(rows, "v", "refused") == Estimate(0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 32)), 32)
+    assert found(rows, "v", "over_refused") == Estimate(1.0, pytest.approx(0.025 ** (1 / 32)), 1.0, 32)
+    (row,) = share_rows("s", "m", {"v": [1.0] * 6}, clusters=[0, 0, 1, 1, 2, 2])
+    assert row.estimate.low == pytest.approx(0.025 ** (1 / 3))
+    assert binomtest(0, 32).proportion_ci(0.95).high == pytest.approx(found(rows, "v", "refused").high)
 
 
 def test_a_lean_adds_the_answers_of_a_camp() -> None:
