@@ -111,16 +111,16 @@ class Node:
         return found
 
 
-def read(path: Path) -> Node:
-    """The root of a YAML file. Raises CodebookError where it cannot be read."""
+def read(path: Path, what: str = "the codebook", mend: str = "add items; docs/surveys.md shows how") -> Node:
+    """The root of a YAML file, which is ``what``. Raises CodebookError where it cannot be read."""
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=LOADER)
     except OSError as error:
         raise CodebookError(
-            f"cannot read the codebook ({error.strerror})", where=str(path), mend="name an existing YAML file"
+            f"cannot read {what} ({error.strerror})", where=str(path), mend="name an existing YAML file"
         ) from None
     except UnicodeDecodeError:
-        raise CodebookError("the codebook is not UTF-8 text", where=str(path), mend="save it as UTF-8") from None
+        raise CodebookError(f"{what} is not UTF-8 text", where=str(path), mend="save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -131,5 +131,5 @@ def read(path: Path) -> Node:
             mend="check the indentation; put a text that holds ':' or '?' in quotes",
         ) from None
     if root is None:
-        raise CodebookError("the codebook is empty", where=str(path), mend="add items; docs/surveys.md shows how")
+        raise CodebookError(f"{what} is empty", where=str(path), mend=mend)
     return Node(path, root)
