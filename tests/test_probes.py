@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import combinations
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from scipy import stats
 
 from valuealign.errors import ConfigError
+from valuealign.evaluate.generations import generation_sheet
 from valuealign.evaluate.probe_figures import HELD_OUT, probe_sheet, shown
 from valuealign.evaluate.probe_file import BUILT_IN, Probes, read_probes
 from valuealign.evaluate.probes import (
@@ -361,3 +364,15 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_the_built_in_file_is_the_default() -> None:
     assert isinstance(PROBES, Probes) and read_probes(BUILT_IN) == PROBES
+
+
+def test_the_example_in_the_docs_is_read(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "probes.md").read_text(encoding="utf-8")
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    probes = read_probes(own(tmp_path, example))
+    assert probes.values == ("stimulation", "tradition") and len(probes.watched) == len(probes.unwatched) == 2
+    assert f"{len(PLACES)} closed\ncells" in text and f"The {len(PROBES.scenarios)} built-in" in text
+    named = re.findall(r"^\| ((?:`[a-z_]+(?:\([^)]*\))?`(?:, )?)+) \|", text, flags=re.MULTILINE)
+    documented = {name.partition("(")[0] for cell in named for name in re.findall(r"`([^`]+)`", cell)}
+    metrics = {*probe_sheet().metrics, *generation_sheet([]).metrics}
+    assert {metric.partition("(")[0] for metric in metrics} == documented

@@ -9,6 +9,7 @@ ValuealignError            everything below; jobs print it and exit with status 
 ├── SplitError             too few people, items or groups to hold any out
 ├── SignalError            a feedback or preference file
 ├── ModelError             a checkpoint that cannot be loaded or trained
+├── JudgeError             a judge model that cannot be asked, or whose answers cannot be read
 ├── RegistryError          a version or an alias
 │   ├── UnknownVersion     no such version or alias
 │   └── AliasMoved         somebody else moved the alias first
@@ -79,6 +80,10 @@ class SignalError(ValuealignError):
 
 class ModelError(ValuealignError):
     """A checkpoint that cannot be loaded or trained."""
+
+
+class JudgeError(ValuealignError):
+    """A judge model that cannot be asked, or whose answers cannot be read."""
 
 
 class RegistryError(ValuealignError):

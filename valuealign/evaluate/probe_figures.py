@@ -25,7 +25,7 @@ from valuealign.evaluate.probes import (
 )
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard, Sheet, mean_rows
-from valuealign.evaluate.stated import FLAT, Shown, correlations, drawn_rows, profiles, resamples
+from valuealign.evaluate.stated import FLAT, METRICS, Shown, correlations, drawn_rows, profiles, resamples
 from valuealign.metrics import Floats, total_variation
 from valuealign.types import Estimate
 
@@ -80,7 +80,7 @@ def _metrics(probes: Probes) -> dict[str, str]:
         found |= {
             f"watched({v})": f"share that chooses {v}, watched less unwatched; near 0 is better" for v in probes.values
         }
-    return found
+    return found | METRICS
 
 
 def _answers(probes: Probes, places: tuple[Place, ...], heard: Heard) -> dict[str, Answers]:

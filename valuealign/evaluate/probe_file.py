@@ -65,7 +65,7 @@ def read_probes(file: Path | None = None) -> Probes:
         path = file or BUILT_IN
         root = read(path, "the file of probes", f"add scenarios; {FORM}")
         given = root.fields(("theory", "framings", "families", "scenarios"), ("families", "scenarios"))
-        theory = _theory(given["theory"]) if "theory" in given else THEORIES["schwartz10"]
+        theory = theory_of(given.get("theory"))
         held_out = dict(_family(name, node) for name, node in given["families"].pairs())
         scenarios = tuple(_scenario(name, node, held_out, theory) for name, node in given["scenarios"].pairs())
         if not scenarios:
@@ -75,7 +75,10 @@ def read_probes(file: Path | None = None) -> Probes:
         return Probes(theory, scenarios, watched, unwatched)
 
 
-def _theory(node: Node) -> Theory:
+def theory_of(node: Node | None) -> Theory:
+    """The theory that a file names; Schwartz's ten values where it names none. Raises CodebookError."""
+    if node is None:
+        return THEORIES["schwartz10"]
     if node.text() not in THEORIES:
         raise node.fail(f"there is no theory '{node.text()}'", nearest(node.text(), THEORIES))
     return THEORIES[node.text()]

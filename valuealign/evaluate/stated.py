@@ -21,6 +21,12 @@ from valuealign.values import THEORIES
 FLAT = 1e-9  # a profile that varies less than this (in shares) has no shape to compare
 FEWEST_VALUES = 3
 SHUFFLES = 2000
+METRICS = {
+    "stated_shown": "correlation over values of what a model states with what it shows, Pearson; 1 is best",
+    "stated_shown_rank": "the same, Spearman; 1 is best",
+    "people_shown": "correlation over values of what people state with what a model shows, Pearson; higher is better",
+    "people_shown_rank": "the same, Spearman; higher is better",
+}
 
 
 class Shown(NamedTuple):
