@@ -376,3 +376,8 @@ def test_the_example_in_the_docs_is_read(tmp_path: Path) -> None:
     documented = {name.partition("(")[0] for cell in named for name in re.findall(r"`([^`]+)`", cell)}
     metrics = {*probe_sheet().metrics, *generation_sheet([]).metrics}
     assert {metric.partition("(")[0] for metric in metrics} == documented
+
+
+def test_a_theory_that_shares_no_value_is_compared_with_nothing() -> None:
+    stated = {"m": {"a-world-at-peace": 1.0, "wisdom": 0.5}}
+    assert stated_vs_shown(stated, shown(Heard({"m": answers(leaning({"power": 1.0}))}))) == []

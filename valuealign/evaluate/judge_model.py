@@ -125,9 +125,7 @@ class JudgeModel:
         return content
 
 
-def read_all(
-    judge: JudgeModel, prompts: Sequence[str], read: Callable[[str], Read | None], wanted: str
-) -> list[Read | None]:
+def read_all(judge: JudgeModel, prompts: Sequence[str], read: Callable[[str], Read], wanted: str) -> list[Read]:
     """Each answer as ``read`` reads it, None where it is not of the form that was ``wanted``.
 
     Raises what ``JudgeModel.ask`` does, and JudgeError where no answer at all can be read.
