@@ -9,11 +9,11 @@ from typing import get_args
 from valuealign.config import SurveyConfig
 from valuealign.errors import ConfigError, nearest
 from valuealign.surveys import embedded, ess, generic, nzavs, published, rokeach, schwartz, votes, wvs
-from valuealign.surveys._rows import refuse_keys
 from valuealign.surveys.choices import keep_only, outcomes_as_options
 from valuealign.surveys.codebook import Tier, tier_of
 from valuealign.surveys.draft import draft_codebook
 from valuealign.surveys.draft_yaml import draft_text
+from valuealign.surveys.rows import refuse_keys
 from valuealign.surveys.screening import Screened, screen
 from valuealign.surveys.table import Survey
 

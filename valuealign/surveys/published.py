@@ -10,21 +10,19 @@ Shape letters: ``C`` countries, ``K`` answers of a question, non-answers include
 
 from __future__ import annotations
 
-import ast
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from valuealign.config import SurveyConfig
 from valuealign.errors import AnswerError
-from valuealign.surveys._rows import Rows, first_note, first_people, in_order, number, read_rows, refuse_keys
 from valuealign.surveys.codebook import Codebook, Trait
 from valuealign.surveys.instruments import data_file
+from valuealign.surveys.rows import Rows, first_note, first_people, in_order, literal, number, read_rows, refuse_keys
 from valuealign.surveys.table import Survey
 from valuealign.surveys.wordings import DONT_KNOW, EITHER, NO_ANSWER, non_answer, ordered, plain_words
 from valuealign.types import Item, Option
@@ -40,8 +38,8 @@ UNKNOWN = np.iinfo(np.int16).min
 MOST_PEOPLE, MOST_ANSWERS = 5_000_000, 1_000_000_000
 
 
-class _Cell(NamedTuple):
-    """One distribution: a share for each answer of the question, how many people, and the row that says so."""
+class Distribution(NamedTuple):
+    """What is published for one country: a share for each answer, how many people, and the row that says so."""
 
     shares: list[float]
     n: int | None
@@ -49,12 +47,14 @@ class _Cell(NamedTuple):
 
 
 @dataclass
-class _Question:
+class Question:
+    """A question with its answers and its ``cells``: a distribution for each country that was asked."""
+
     text: str
     row: int
     answers: list[str]
     ordinal: bool | None
-    cells: dict[str, _Cell] = field(default_factory=dict)
+    cells: dict[str, Distribution] = field(default_factory=dict)
 
 
 def read(config: SurveyConfig, seed: int) -> Survey:
@@ -73,9 +73,7 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     refuse_keys(config, ("codebook", "weight", "waves", "statements"))
     path = data_file(config)
     rows = read_rows(path)
-    found = _wide(rows) if "selections" in rows.columns else _tidy(rows)
-    questions = [question for question in found if question.cells]
-    rescaled = _to_fractions(questions, rows)
+    found, questions, rescaled = distributions(rows)
     sizes = _sizes(questions, config)
     kinds = {answer: non_answer(answer) for question in questions for answer in question.answers}
     outcomes = tuple(kind for kind in (DONT_KNOW, NO_ANSWER, EITHER) if kind in kinds.values())
@@ -106,6 +104,16 @@ def read(config: SurveyConfig, seed: int) -> Survey:
     return Survey(book, first_people(people, items, config), notes=tuple(filter(None, notes)))
 
 
+def distributions(rows: Rows) -> tuple[list[Question], list[Question], str]:
+    """All questions of a table, those that anybody has shares for (summing to 1), and what was rounded for that.
+
+    Raises AnswerError for the data.
+    """
+    found = _wide(rows) if "selections" in rows.columns else _tidy(rows)
+    questions = [question for question in found if question.cells]
+    return found, questions, _to_fractions(questions, rows)
+
+
 def apportion(shares_CK: np.ndarray, n_C: np.ndarray) -> np.ndarray:
     """Whole people [C, K] with the given shares (each row sums to 1), ``n_C`` of them: largest remainders.
 
@@ -119,20 +127,20 @@ def apportion(shares_CK: np.ndarray, n_C: np.ndarray) -> np.ndarray:
     return np.asarray(counts_CK + (rank_CK < (n_C - counts_CK.sum(axis=1))[:, None]))
 
 
-def _tidy(rows: Rows) -> list[_Question]:
+def _tidy(rows: Rows) -> list[Question]:
     """Questions of a table with a row for each question, answer and country; an absent row is a share of 0."""
     rows.need(TIDY, f"a table has {', '.join(TIDY)}; or {', '.join(WIDE)}")
-    questions: dict[str, _Question] = {}
+    questions: dict[str, Question] = {}
     found: dict[tuple[str, str], dict[str, float]] = {}
     places: dict[str, dict[str, float | None]] = {}
     for row in range(rows.height):
         text, answer, country = (rows.text(name, row) for name in TIDY[:3])
-        question = questions.setdefault(text, _Question(text, row, [], _flag(rows, row)))
+        question = questions.setdefault(text, Question(text, row, [], _flag(rows, row)))
         if _flag(rows, row) != question.ordinal:
             where, mend = rows.where(row, "ordinal"), "say the same in all rows of a question"
             raise AnswerError("the rows of the question differ", where=where, mend=mend)
         shares = found.setdefault((text, country), {})
-        cell = question.cells.setdefault(country, _Cell([], _asked(rows, row, country), row))
+        cell = question.cells.setdefault(country, Distribution([], _asked(rows, row, country), row))
         if _asked(rows, row, country) != cell.n:
             where, mend = rows.where(row, "n"), f"give all rows of the question in '{country}' the same n"
             raise AnswerError(f"n was {cell.n} before", where=where, mend=mend)
@@ -172,7 +180,7 @@ def _place(rows: Rows, row: int, places: dict[str, float | None], answer: str) -
 
 
 def _ordered(
-    question: _Question, lists: Iterable[Sequence[str]], places: Mapping[str, float | None], rows: Rows
+    question: Question, lists: Iterable[Sequence[str]], places: Mapping[str, float | None], rows: Rows
 ) -> list[str]:
     """The answers of the countries' rows as one list, non-answers last."""
     known = {answer: place for answer, place in places.items() if place is not None}
@@ -191,20 +199,20 @@ def _ordered(
     return answers
 
 
-def _wide(rows: Rows) -> list[_Question]:
+def _wide(rows: Rows) -> list[Question]:
     """Questions of a table with a row for each; a country without a list was not asked."""
     rows.need(WIDE, f"a table has {', '.join(WIDE)}; or {', '.join(TIDY)}")
     questions = []
     for row in range(rows.height):
-        answers = _literal(rows, row, "options", list, "a list of answers, as in ['Yes', 'No']")
+        answers = literal(rows, row, "options", list, "a list of answers, as in ['Yes', 'No']")
         odd = [answer for answer in answers if not isinstance(answer, str | int | float) or not str(answer).strip()]
         if odd:
             where, mend = rows.where(row, "options"), "write every answer in words; take out what is none"
             raise AnswerError(f"{odd[0]!r} is no answer", where=where, mend=mend)
-        question = _Question(
+        question = Question(
             rows.text("question", row), row, [str(answer).strip() for answer in answers], _flag(rows, row)
         )
-        selections = _literal(rows, row, "selections", dict, "country -> shares, as in {'Chile': [0.4, 0.6]}")
+        selections = literal(rows, row, "selections", dict, "country -> shares, as in {'Chile': [0.4, 0.6]}")
         for country, given in ((str(name).strip(), given) for name, given in selections.items()):
             if given is None or given == []:
                 continue
@@ -216,23 +224,9 @@ def _wide(rows: Rows) -> list[_Question]:
                 what = f"'{country}' stands twice" if country else "a country has no name"
                 raise AnswerError(what, where=rows.where(row, "selections"), mend="name every country once")
             shares = [_share(rows, row, "selections", share) for share in given]
-            question.cells[country] = _Cell(shares, _asked(rows, row, country), row)
+            question.cells[country] = Distribution(shares, _asked(rows, row, country), row)
         questions.append(question)
     return questions
-
-
-def _literal(rows: Rows, row: int, name: str, kind: type, wanted: str) -> Any:
-    """A list or mapping, or the text that Python prints for one (``defaultdict(...)`` around it or not)."""
-    value = rows.columns[name][row]
-    if isinstance(value, str):
-        inner = re.fullmatch(r"defaultdict\(<class '\w+'>,(.*)\)", value.strip(), re.DOTALL)
-        try:
-            value = ast.literal_eval((inner[1] if inner else value).strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            value = None
-    if not isinstance(value, kind):
-        raise AnswerError(f"'{name}' cannot be read", where=rows.where(row, name), mend=f"write {wanted}")
-    return value
 
 
 def _share(rows: Rows, row: int, name: str, value: object) -> float:
@@ -247,7 +241,7 @@ def _asked(rows: Rows, row: int, country: str) -> int | None:
     """How many people the table counts: one number for the row, or a mapping from countries."""
     value = rows.value("n", row)
     if isinstance(value, str) and "{" in value:
-        value = _literal(rows, row, "n", dict, "a number, or country -> number")
+        value = literal(rows, row, "n", dict, "a number, or country -> number")
     if isinstance(value, Mapping):
         value = value.get(country)
     if value is None or value == "":
@@ -270,7 +264,7 @@ def _flag(rows: Rows, row: int) -> bool | None:
     return said
 
 
-def _to_fractions(questions: Sequence[_Question], rows: Rows) -> str:
+def _to_fractions(questions: Sequence[Question], rows: Rows) -> str:
     """Make the shares of every cell sum to 1, in place; says what was rounded."""
     cells = [(country, cell) for question in questions for country, cell in question.cells.items()]
     if not cells:
@@ -300,7 +294,7 @@ def _to_fractions(questions: Sequence[_Question], rows: Rows) -> str:
     )
 
 
-def _sizes(questions: Sequence[_Question], config: SurveyConfig) -> dict[str, int]:
+def _sizes(questions: Sequence[Question], config: SurveyConfig) -> dict[str, int]:
     """Country -> how many people it takes to hold its largest question."""
     sizes: dict[str, int] = {}
     for question in questions:
@@ -316,7 +310,7 @@ def _sizes(questions: Sequence[_Question], config: SurveyConfig) -> dict[str, in
     return sizes
 
 
-def _items(questions: Sequence[_Question], kinds: Mapping[str, str | None], rows: Rows) -> tuple[Item, ...]:
+def _items(questions: Sequence[Question], kinds: Mapping[str, str | None], rows: Rows) -> tuple[Item, ...]:
     """The questions with their real options; those of the same words are one family."""
     items, first = [], dict[str, str]()
     same = [plain_words(question.text) for question in questions]
@@ -344,7 +338,7 @@ def _items(questions: Sequence[_Question], kinds: Mapping[str, str | None], rows
     return tuple(items)
 
 
-def _codes(question: _Question, kinds: Mapping[str, str | None], outcomes: Sequence[str]) -> np.ndarray:
+def _codes(question: Question, kinds: Mapping[str, str | None], outcomes: Sequence[str]) -> np.ndarray:
     """What stands for each answer [K] in the table of people: an option's index, an outcome, or UNKNOWN."""
     codes, options = [], 0
     for kind in (kinds[answer] for answer in question.answers):
@@ -358,7 +352,7 @@ def _codes(question: _Question, kinds: Mapping[str, str | None], outcomes: Seque
 
 def _people(
     items: Sequence[Item],
-    questions: Sequence[_Question],
+    questions: Sequence[Question],
     codes: Sequence[np.ndarray],
     sizes: Mapping[str, int],
     config: SurveyConfig,
@@ -384,7 +378,7 @@ def _people(
 
 
 def _notes(
-    questions: Sequence[_Question], items: Sequence[Item], sizes: Mapping[str, int], config: SurveyConfig
+    questions: Sequence[Question], items: Sequence[Item], sizes: Mapping[str, int], config: SurveyConfig
 ) -> list[str]:
     cells = [cell for question in questions for cell in question.cells.values()]
     assumed = sum(cell.n is None for cell in cells)
@@ -413,7 +407,7 @@ def _numbered(rows: Rows) -> bool:
     return "order" in rows.columns and any(value not in (None, "") for value in rows.columns["order"])
 
 
-def _order_note(questions: Sequence[_Question], items: Sequence[Item], rows: Rows) -> str:
+def _order_note(questions: Sequence[Question], items: Sequence[Item], rows: Rows) -> str:
     """Where the order of an ordered item's options comes from, if nobody has said so."""
     taken = [item.id for item, question in zip(items, questions, strict=True) if item.ordinal and question.ordinal]
     if not taken or "selections" in rows.columns or _numbered(rows):

@@ -19,8 +19,8 @@ import polars as pl
 from valuealign.config import SurveyConfig
 from valuealign.errors import AnswerError, SurveyError, nearest
 from valuealign.surveys import files
-from valuealign.surveys._rows import Rows, first_note, first_people, number, read_rows, refuse_keys
 from valuealign.surveys.codebook import Codebook, Column, plain_code
+from valuealign.surveys.rows import Rows, first_note, first_people, number, read_rows, refuse_keys
 from valuealign.surveys.table import Survey
 from valuealign.surveys.wordings import plain_words
 from valuealign.types import Item, Option

@@ -6,8 +6,10 @@ others; ``None`` where there is nothing.
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +61,13 @@ class Rows:
 
 
 def read_rows(path: Path) -> Rows:
-    """The file's rows, blank lines left out. Raises AnswerError for a file that cannot be read."""
+    """The file's rows, blank lines left out: CSV, Parquet, JSON lines, or one JSON array of objects.
+
+    Raises AnswerError for a file that cannot be read.
+    """
     if path.suffix.lower() in JSON_LINES:
-        return _json_lines(path)
-    table = files.load(path)
+        return _json_array(path) if _starts_a_list(path) else _json_lines(path)
+    table = files.load(path, separator=files.separator(path))
     columns = {name: table.frame[name].to_list() for name in table.frame.columns}
     return Rows(path, table.frame.height, _lower(path, columns), table.where)
 
@@ -72,6 +77,23 @@ def number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     return plain_number(value.strip().removesuffix("%") if isinstance(value, str) else str(value))
+
+
+def literal(rows: Rows, row: int, name: str, kind: type, wanted: str) -> Any:
+    """A list or mapping, or the text that Python prints for one (``defaultdict(...)`` around it or not).
+
+    Raises AnswerError, whose mend is to write ``wanted``, where the value is nothing of that ``kind``.
+    """
+    value = rows.columns[name][row]
+    if isinstance(value, str):
+        inner = re.fullmatch(r"defaultdict\(<class '\w+'>,(.*)\)", value.strip(), re.DOTALL)
+        try:
+            value = ast.literal_eval((inner[1] if inner else value).strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = None
+    if not isinstance(value, kind):
+        raise AnswerError(f"'{name}' cannot be read", where=rows.where(row, name), mend=f"write {wanted}")
+    return value
 
 
 def refuse_keys(config: SurveyConfig, keys: Collection[str]) -> None:
@@ -133,8 +155,41 @@ def _json_lines(path: Path) -> Rows:
         raise AnswerError("it is not UTF-8 text", where=str(path), mend="save it as UTF-8") from None
     if not rows:
         raise AnswerError("the file has no rows", where=str(path), mend="write one JSON object a line")
+    return _of_objects(path, rows, lambda row: f"line {lines[row]}")
+
+
+def _starts_a_list(path: Path) -> bool:
+    if path.suffix.lower() != ".json":
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    except OSError:
+        return False  # ``_json_lines`` says what is wrong
+
+
+def _json_array(path: Path) -> Rows:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        where, mend = f"{path}, line {error.lineno}", "write one array of objects, or one object a line"
+        raise AnswerError(f"no JSON ({error.msg})", where=where, mend=mend) from None
+    except (ValueError, RecursionError):
+        mend = "save it as UTF-8: one array of objects, or one object a line"
+        raise AnswerError("no JSON", where=f"{path}, line 1", mend=mend) from None
+    for place, row in enumerate(found, start=1):
+        if not isinstance(row, dict):
+            raise AnswerError(
+                "no JSON object", where=f"{path}, row {place}", mend='write objects: {"question": ..., ...}'
+            )
+    if not found:
+        raise AnswerError("the file has no rows", where=str(path), mend="write one JSON object for each row")
+    return _of_objects(path, found, lambda row: f"row {row + 1}")
+
+
+def _of_objects(path: Path, rows: Sequence[Mapping[str, Any]], place: Callable[[int], str]) -> Rows:
     columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
-    return Rows(path, len(rows), _lower(path, columns), lambda name, row: f"{path}, column '{name}', line {lines[row]}")
+    return Rows(path, len(rows), _lower(path, columns), lambda name, row: f"{path}, column '{name}', {place(row)}")
 
 
 def _json_object(text: str, where: str) -> dict[str, Any]:
