@@ -164,7 +164,7 @@ class Published:
             worst = int(bad_G.argmax())
             value = {who: np.where(group_A == worst, value_A, np.nan)}
             out += grouped_rows(
-                self.name, figure.worst_metric, value, cluster_A, bounds=figure.bounds, note=f"{groups[worst]}"
+                self.name, figure.worst_metric, value, cluster_A, bounds=figure.bounds, note=groups[worst]
             )
         return out
 
@@ -193,7 +193,7 @@ def without_choice(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], str]:
     """The distributions with at least two options to compare, and a note on how many are left out."""
     kept = tuple(one for one in asked if sum(not np.isnan(share) for share in one.shares) >= 2)
     left = len(asked) - len(kept)
-    return kept, f"{left:,} distributions over a single option were left out: nothing is chosen there" if left else ""
+    return kept, f"{left:,} distributions over a single option, or of nobody, were left out" if left else ""
 
 
 def distribution_sheet(published: Published, title: str, figures: Sequence[Figure], notes: Sequence[str] = ()) -> Sheet:

@@ -1,14 +1,15 @@
 """GlobalOpinionQA (Durmus et al. 2023, arXiv 2306.16388): how near a model's answers are to each country's.
 
 Their measure is S(m, c), the mean over questions of "1 - Jensen-Shannon Distance" between the model's
-distribution and the country's. The distance is the root of the divergence; the paper gives no base and no
-code of theirs is published, so both that are in use are computed: base e (the default of SciPy's
+distribution and the country's. The distance is the root of the divergence; their code is not published and their
+base is not known here, so both that are in use are computed: base e (the default of SciPy's
 ``jensenshannon``; never below .167) and base 2 (0 to 1).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from valuealign.surveys.wordings import plain_words
 
 NAME, TITLE = "globalopinionqa", "GlobalOpinionQA: 1 - Jensen-Shannon distance to each country"
 LEAST_E = 1 - math.sqrt(math.log(2))
+# "India (Old national sample)": what the survey says of its sample is no part of a country's name.
+SAMPLE = re.compile(r"\s*\([^)]*sample[^)]*\)", re.IGNORECASE)
 
 
 def similarity_e(model: Floats, people: Floats, positions: Floats) -> Floats:
@@ -60,7 +63,7 @@ def read(path: Path) -> Sheet:
     """The sheet of a file in the form of ``Anthropic/llm_global_opinions`` (CSV, JSON lines, Parquet).
 
     Columns ``question``, ``selections`` (country -> shares), ``options``. A row without a question is left out
-    (the published file has one). All listed options are compared, "don't know" too, as in the paper.
+    (the published file has one). All options that the file lists are compared, "don't know" too.
     """
     rows, empty = _with_question(read_rows(path))
     found, questions, rescaled = distributions(rows)
@@ -72,8 +75,8 @@ def read(path: Path) -> Sheet:
         else "",
         rescaled,
         short,
-        'every option that the file lists is compared, "don\'t know" and "refused" among them, as in the paper',
-        "the paper names no base of its Jensen-Shannon distance: compare with a figure whose base you know",
+        'every option that the file lists is compared, "don\'t know" and "refused" among them',
+        "Jensen-Shannon distances are printed in base e and in base 2: compare with a figure whose base you know",
     ]
     return distribution_sheet(Published(NAME, asked), TITLE, _figures(), notes)
 
@@ -99,7 +102,7 @@ def _asked(question: Question) -> Sequence[Asked]:
             text=question.text,
             options=tuple(question.answers),
             group=country,
-            phrase=f"a person from {country}",
+            phrase=f"a person from {SAMPLE.sub('', country)}",
             shares=tuple(cell.shares),
         )
         for country, cell in question.cells.items()

@@ -88,6 +88,8 @@ class _Bench:
 
     def judge(self, heard: Heard) -> tuple[Row, ...]:
         """W1 and the share of questions under .2, for every way to pool."""
+        if not heard.logps:
+            return ()
         rows: list[Row] = []
         flat = softmax(self.published.people_AK * 0.0)
         for how in self.pools:
@@ -100,8 +102,6 @@ class _Bench:
 
     def _rows(self, how: str, answers: Mapping[str, Floats], kind: Kind, note: str = "") -> list[Row]:
         found = {who: self.distances(shares_AK, how) for who, shares_AK in answers.items()}
-        if not found:
-            return []
         at_N = next(iter(found.values()))[1]
         cluster_N = numbered([self.published.asked[a].question for a in at_N])
         far = {who: distance_N for who, (distance_N, _) in found.items()}
@@ -286,7 +286,7 @@ def _scores(table: files.Table, question: str, metadata: Mapping[str, Any]) -> N
     _need(table, (question,))
     score_P = table.numbers(question)
     low, high = int(metadata["answer_scale_min"]), int(metadata["answer_scale_max"])
-    given_P = np.array([text != "" for text in table.texts(question).to_list()], dtype=bool)
+    given_P = np.asarray((table.texts(question) != "").to_numpy())
     odd_P = given_P & ~((score_P >= low) & (score_P <= high) & (score_P == np.floor(score_P)))
     if odd_P.any():
         raise AnswerError(
