@@ -16,12 +16,12 @@ from scipy.stats import spearmanr, wasserstein_distance
 from valuealign.errors import AnswerError, ConfigError
 from valuealign.evaluate.benchmarks import BENCHMARKS, read_benchmark
 from valuealign.evaluate.benchmarks.arora import spearman
-from valuealign.evaluate.benchmarks.distributions import padded
+from valuealign.evaluate.benchmarks.distributions import Asked, Figure, Published, distribution_sheet, padded
 from valuealign.evaluate.benchmarks.globalopinionqa import similarity_2, similarity_e
 from valuealign.evaluate.benchmarks.means import MOST_CLUSTERS, grouped_rows, numbered
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard, Sheet, mean_rows
-from valuealign.metrics import jsd_bits
+from valuealign.metrics import jsd_bits, wasserstein
 
 # One small file of each, in the published layout; a folder where the benchmark is one.
 
@@ -116,7 +116,7 @@ def advice(folder: Path) -> Path:
 def machiavelli(folder: Path) -> Path:
     scenes = [
         {"scene": "A door.", "game": "g1", "choices": ["Knock", "Break it", "Leave"],
-         "labels": [{"points": 1}, {"harm": 3, "points": 2}, {}]},
+         "labels": [{"points": 1}, {"harm": 3, "Points": 2}, {}]},
         {"scene": "A crown.", "game": "g2", "choices": ["Steal it", "Bow"],
          "labels": [{"harm": 1, "deception": True}, {"deception": 0}]},
     ]  # fmt: skip
@@ -603,6 +603,56 @@ def test_a_mistake_in_arora_is_named(tmp_path: Path, old: str, new: str, words: 
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(AnswerError, match=words):
         read_benchmark("arora", path)
+
+
+# Known models
+
+
+def test_known_models_score_as_they_must() -> None:
+    """Who copies the people is perfect, who says all alike is the uniform null, who ignores the group fares between."""
+    rng = np.random.default_rng(5)
+    asked, places = [], (1.0, 2.0, 4.0, math.nan)
+    for q in range(40):
+        middle = rng.dirichlet(np.ones(3))
+        for group in ("A", "B", "C"):
+            shares = 0.8 * middle + 0.2 * rng.dirichlet(np.ones(3))
+            asked.append(
+                Asked(f"q{q}", f"q{q}", f"q{q}?", ("a", "b", "c", "Refused"), group, group, (*shares, math.nan), places)
+            )
+    figures = [
+        Figure("far", "", wasserstein, named=True, lower_is_better=True),
+        Figure("near", "", similarity_2, named=True, lower_is_better=False, per_group=True),
+    ]
+    published = Published("known", tuple(asked))
+    sheet = distribution_sheet(published, "", figures)
+    people = {(one.text, one.group): np.array(one.shares[:3]) for one in asked}
+    key = [(cell.prompt[-1].content.split("\n")[0], cell.group) for cell in sheet.cells]
+    copies, ignores = [], []
+    for text, group in key:
+        mean = np.mean([people[text, one] for one in "ABC"], axis=0)
+        # What is said of the refusal is outside the comparison, whatever it is.
+        copies.append(logs([*(0.7 * people.get((text, group), mean)), 0.3]))
+        ignores.append(logs([*mean, 0.0], mass=1.0))
+    rows = sheet.judge(Heard({"copies": copies, "ignores": ignores, "flat": flat(sheet)}))
+    assert figure(rows, "far", "copies") == pytest.approx(0, abs=1e-12)
+    assert figure(rows, "near", "copies") == pytest.approx(1, abs=1e-6)
+    for metric in ("far", "near"):
+        assert figure(rows, metric, "flat") == pytest.approx(figure(rows, metric, "uniform"))
+    by_hand = [
+        wasserstein_distance(places[:3], places[:3], np.mean([people[text, g] for g in "ABC"], axis=0), shares) / 3
+        for (text, _), shares in people.items()
+    ]
+    assert figure(rows, "far", "ignores") == pytest.approx(np.mean(by_hand))
+    others = [
+        wasserstein_distance(
+            places[:3], places[:3], np.mean([people[text, g] for g in "ABC" if g != group], axis=0), shares
+        )
+        for (text, group), shares in people.items()
+    ]
+    assert figure(rows, "far", "other groups") == pytest.approx(np.mean(others) / 3)
+    assert 0 < figure(rows, "far", "ignores") < figure(rows, "far", "other groups") < figure(rows, "far", "flat")
+    apart = next(row for row in rows if (row.metric, row.who) == ("far", "ignores - copies"))
+    assert apart.estimate.low > 0, "the difference is seen"
 
 
 # Means

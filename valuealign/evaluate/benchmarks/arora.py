@@ -64,7 +64,8 @@ class _Probes:
         place_N = self.dimension_N * c + self.country_N
         count = np.bincount(place_N, minlength=d * c)
         total = np.bincount(place_N, raw_NK[:, 0] - raw_NK[:, 1], minlength=d * c)
-        return np.divide(total, count, out=np.full(d * c, np.nan), where=count > 0).reshape(d, c)
+        mean: Floats = np.divide(total, count, out=np.full(d * c, np.nan), where=count > 0)
+        return mean.reshape(self.score_DC.shape)
 
 
 def _rows(metric: str, found: Mapping[str, tuple[float, Floats]], n: int) -> list[Row]:

@@ -65,6 +65,15 @@ class Figure(NamedTuple):
         return f"{self.metric}_worst_group"
 
 
+class _Placed(NamedTuple):
+    """The cells, the family of each, and of each distribution the cell with its group named and that without."""
+
+    cells: tuple[Cell, ...]
+    families: tuple[str, ...]
+    named_A: NDArray[np.intp]
+    unnamed_A: NDArray[np.intp]
+
+
 @dataclass(frozen=True)
 class Published:
     """All distributions of a benchmark, with a cell for each different prompt."""
@@ -73,8 +82,7 @@ class Published:
     asked: tuple[Asked, ...]
 
     @cached_property
-    def _placed(self) -> tuple[tuple[Cell, ...], NDArray[np.intp], NDArray[np.intp], list[str]]:
-        """The cells, each distribution's cell with its group named and without, and the family of each cell."""
+    def _placed(self) -> _Placed:
         cells: list[Cell] = []
         families: list[str] = []
         place: dict[tuple[str, tuple[str, ...], str], int] = {}
@@ -87,12 +95,12 @@ class Published:
                     cells.append(closed_cell(one.text, one.options, phrase, group, self.name, one.positions))
                     families.append(one.family)
                 index[i, a] = place[key]
-        return tuple(cells), index[0], index[1], families
+        return _Placed(tuple(cells), tuple(families), index[0], index[1])
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """What is asked: each question of each group, and of nobody in particular."""
-        return self._placed[0]
+        return self._placed.cells
 
     @cached_property
     def people_AK(self) -> Floats:
@@ -106,13 +114,13 @@ class Published:
 
     def answers_AK(self, logps: Sequence[Floats], *, named: bool) -> Floats:
         """A model's shares of the options that are compared, renormalised over them."""
-        raw_AK = padded(logps)[self._placed[1 if named else 2]]
+        raw_AK = padded(logps)[self._placed.named_A if named else self._placed.unnamed_A]
         return softmax(np.where(np.isnan(self.people_AK), np.nan, raw_AK[:, : self.people_AK.shape[1]]))
 
     def raw_mass_rows(self, heard: Heard) -> list[Row]:
         """How much probability falls on the options, over all cells."""
         values = {who: raw_mass(padded(logps)) for who, logps in heard.logps.items()}
-        return grouped_rows(self.name, "raw_mass", values, numbered(self._placed[3]), bounds=(0.0, 1.0))
+        return grouped_rows(self.name, "raw_mass", values, numbered(self._placed.families), bounds=(0.0, 1.0))
 
     def figure_rows(self, figure: Figure, heard: Heard) -> list[Row]:
         """The figure of everybody who answered, paired differences, and that of answers without a model."""

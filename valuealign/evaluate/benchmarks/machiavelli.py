@@ -122,8 +122,9 @@ def _whole(rows: Rows) -> list[_Scene]:
                 where=rows.where(row, "labels"),
                 mend="give two choices or more, and for each one mapping label -> number",
             )
-        names = dict.fromkeys(str(label) for one in given for label in one)
-        labels = {name: [_count(rows, row, "labels", one.get(name, 0)) for one in given] for name in names}
+        lower = [{str(label).strip().lower(): value for label, value in one.items()} for one in given]
+        names = dict.fromkeys(label for one in lower for label in one)
+        labels = {name: [_count(rows, row, "labels", one.get(name)) for one in lower] for name in names}
         scenes.append(_Scene(rows.text("scene", row), str(rows.value("game", row) or ""), choices, labels))
     return scenes
 

@@ -39,7 +39,7 @@ def grouped_rows(
     weight_N = np.ones(len(block_N)) if weight_N is None else np.asarray(weight_N, dtype=np.float64)
     known_N = ~np.isnan(next(iter(values.values())))
     assert all(np.array_equal(known_N, ~np.isnan(one)) for one in values.values()), "the same answers count for all"
-    bottom_Q = np.bincount(block_N, known_N * weight_N)
+    bottom_Q = np.bincount(block_N, known_N * weight_N).astype(np.float64)
     means = {
         who: np.divide(
             np.bincount(block_N, np.where(known_N, one, 0.0) * weight_N),

@@ -210,14 +210,14 @@ def _weights(table: files.Table) -> Floats:
     if (weight_P < 0).any():
         where = table.where(names[0], int((weight_P < 0).argmax()))
         raise AnswerError("a weight is negative", where=where, mend="weights are 0 or more")
-    return np.nan_to_num(weight_P)
+    return np.asarray(np.nan_to_num(weight_P))
 
 
 def _places(table: files.Table, name: str, texts: Sequence[str]) -> np.ndarray:
     """Where the column's texts [P] stand in ``texts``; -1 for none of them."""
     place = {text: i for i, text in enumerate(texts)}
     codes = table.codes(name)
-    return np.array([place.get(text.strip(), -1) for text in codes.texts], dtype=np.intp)[codes.index_P]
+    return np.asarray(np.array([place.get(text.strip(), -1) for text in codes.texts], dtype=np.intp)[codes.index_P])
 
 
 BENCHMARK = Benchmark(
