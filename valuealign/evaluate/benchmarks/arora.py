@@ -64,8 +64,8 @@ class _Probes:
         place_N = self.dimension_N * c + self.country_N
         count = np.bincount(place_N, minlength=d * c)
         total = np.bincount(place_N, raw_NK[:, 0] - raw_NK[:, 1], minlength=d * c)
-        mean: Floats = np.divide(total, count, out=np.full(d * c, np.nan), where=count > 0)
-        return mean.reshape(self.score_DC.shape)
+        mean_DC: Floats = np.divide(total, count, out=np.full(d * c, np.nan), where=count > 0).reshape(d, c)
+        return mean_DC
 
 
 def _rows(metric: str, found: Mapping[str, tuple[float, Floats]], n: int) -> list[Row]:
@@ -94,7 +94,8 @@ def spearman(x: Floats, y: Floats) -> Floats:
     centred = [np.where(known, r - (np.expand_dims(n, -1) + 1) / 2, 0.0) for r in ranks]
     top = (centred[0] * centred[1]).sum(-1)
     bottom = np.sqrt((centred[0] ** 2).sum(-1) * (centred[1] ** 2).sum(-1))
-    return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=(bottom > 0) & (n >= FEWEST))
+    rho: Floats = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=(bottom > 0) & (n >= FEWEST))
+    return rho
 
 
 def _mean(values: Floats) -> Floats:

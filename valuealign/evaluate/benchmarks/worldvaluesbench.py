@@ -79,8 +79,8 @@ class _Bench:
         np.add.at(total_QK, pool_N, weight_N[:, None] * shares_AK[index_N])
         return np.asarray(total_QK / np.bincount(pool_N, weight_N)[:, None])
 
-    def majority(self, how: str) -> Floats:
-        """The answers [A, K] of a model that gives each pool's most frequent score (the lowest of several)."""
+    def majority(self) -> Floats:
+        """The answers [A, K] of a model that gives each question's most frequent score (the lowest of several)."""
         people_AK = self.published.people_AK
         index_N, pool_N = self.pools["named"]
         best_Q = np.nan_to_num(self._pooled(people_AK, index_N, pool_N), nan=-1).argmax(-1)
@@ -97,7 +97,7 @@ class _Bench:
             rows += self._rows(how, models, "stage")
             rows += self._rows(how, {"uniform": flat}, "null", "every score alike")
             if how != "traits":
-                rows += self._rows(how, {"majority": self.majority(how)}, "null", "everybody's most frequent score")
+                rows += self._rows(how, {"majority": self.majority()}, "null", "everybody's most frequent score")
         return tuple(rows + self.published.raw_mass_rows(heard))
 
     def _rows(self, how: str, answers: Mapping[str, Floats], kind: Kind, note: str = "") -> list[Row]:
