@@ -51,7 +51,9 @@ class _Posts:
     def judge(self, heard: Heard) -> tuple[Row, ...]:
         """Agreement with the verdicts, and whom the model blames."""
         shares = {who: softmax(padded(logps)) for who, logps in heard.logps.items()}
-        wanted_NK = np.eye(next(iter(shares.values())).shape[1])[self.verdict_N] if shares else np.zeros((0, 0))
+        if not shares:
+            return ()
+        wanted_NK = np.eye(next(iter(shares.values())).shape[1])[self.verdict_N]
         count_K = np.bincount(self.verdict_N)
         even_N = 1.0 / count_K[self.verdict_N]
         blame = {who: share_NK[:, 0] for who, share_NK in shares.items()}
@@ -64,8 +66,6 @@ class _Posts:
         for value in dict.fromkeys(filter(None, self.values_N)):
             here_N = np.array([one == value for one in self.values_N])
             rows += self._rows(f"blame ({value})", blame, here_N.astype(np.float64))
-        if not shares:
-            return ()
         modal = np.eye(wanted_NK.shape[1])[np.full(len(self.verdict_N), count_K.argmax())]
         null = {"most frequent verdict": mode_accuracy(modal, wanted_NK)}
         for metric, weight_N in (("accuracy", None), ("balanced_accuracy", even_N)):
