@@ -23,15 +23,14 @@ from valuealign.cluster.session import cluster
 from valuealign.cluster.train import fit
 from valuealign.cluster.worker import START, TrainRun, read_scores
 from valuealign.config import RunConfig
-from valuealign.evaluate import Evaluation, behaviour_by_stage, cell_sets, read_out, readouts
+from valuealign.evaluate import Evaluation, Heard
 from valuealign.learner import plan_stages
 from valuealign.models.load import fingerprint, resolve
-from valuealign.report import print_table, write_report
+from valuealign.report import print_sheets, print_table, write_report
 
 
 def make_run(config: RunConfig, prepared: Prepared, out: Path) -> TrainRun:
     """The training run of a configuration: its stages, and the cells to score after each."""
-    ways = cell_sets(readouts(prepared.exam, config))
     return TrainRun(
         model=config.model,
         train=config.train,
@@ -39,7 +38,7 @@ def make_run(config: RunConfig, prepared: Prepared, out: Path) -> TrainRun:
         out=out,
         cache=configuration.home() / "reference",
         seed=config.seed,
-        score={"exam": prepared.exam.cells, "behaviour": prepared.behaviour["report"], **ways},
+        score=prepared.examination(config).cells,
     )
 
 
@@ -55,11 +54,8 @@ def align(config: RunConfig) -> dict[str, Any]:
         fit(run, name="align", progress=say)
     names = [START, *config.stages]
     read = {who: read_scores(out, who) for who in names}
-    scores = {name: {who: found[name] for who, found in read.items()} for name in run.score}
-    behaviour = behaviour_by_stage(scores.pop("behaviour"), prepared.behaviour["report"], base=START)
-    reworded, rows = read_out(readouts(prepared.exam, config), scores)
-    judged = prepared.exam.judge(scores["exam"], part="report", reworded=reworded).joined(rows)
-    evaluation = judged.with_behaviour(behaviour)
+    heard = {name: Heard({who: found[name] for who, found in read.items()}) for name in run.score}
+    evaluation = prepared.examination(config).judge(heard)
     versions = register(config, prepared, run, evaluation, fingerprint(base, config.model.quantize))
     steps = (f"{version} ({stage})" for stage, version in versions.items())
     lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", out.name, *steps]
@@ -71,8 +67,10 @@ def align(config: RunConfig) -> dict[str, Any]:
         lineage=lineage,
         gaps=prepared.dataset.weights.gaps,
         screens=prepared.dataset.screens,
+        configuration=configuration.dump(config),
     )
     say("\n" + print_table(evaluation))
+    say("\n" + print_sheets(evaluation))
     say(f"\nreport: {report}")
     done(out, {"versions": versions, "report": str(report)})
     return {"out": out, "report": report, "versions": versions, "evaluation": evaluation}

@@ -22,10 +22,12 @@ from valuealign import config as configuration
 from valuealign.config import RunConfig
 from valuealign.dataset import Dataset, build, facts, folder_of, read_sheet, write
 from valuealign.errors import SurveyError
-from valuealign.evaluate import Exam, exam_of
-from valuealign.prompts import train_templates
+from valuealign.evaluate import HELD_OUT, Exam, Examination, exam_of, examination
+from valuealign.evaluate.profiles import value_exam
+from valuealign.prompts import evaluate_templates, train_templates
 from valuealign.report import write_love_plot
 from valuealign.signals import behaviour_parts, survey_cells
+from valuealign.splits import prompt_leaks, refuse_same_prompts
 from valuealign.surveys.table import Survey
 from valuealign.types import Cell
 from valuealign.weighting import Gap
@@ -49,6 +51,13 @@ class Prepared:
         """Those who count."""
         return self.dataset.survey
 
+    def examination(self, config: RunConfig) -> Examination:
+        """All that an evaluation of this run asks; the value questions' people are the report's."""
+        made = self.dataset
+        rows_P, template = made.splits.people("report"), evaluate_templates(config.prompts)[0]
+        values = value_exam(made.survey, made.weights.weights_P, made.groups, rows_P, template)
+        return examination(config, self.exam, self.behaviour["report"], values)
+
 
 def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepared:
     """Steps 1 to 3 of the road: read, weight and aggregate, cells and splits."""
@@ -59,9 +68,14 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = say) -> Prepare
     wordings = train_templates(config.prompts)
     cells = tuple(survey_cells(targets, splits.train, templates=wordings))
     exam = exam_of(config, survey, weights_P, dataset.groups, splits)
+    held = [exam.cells[c] for panel in exam.panels if panel.split in HELD_OUT for c in panel.cell_C]
+    refuse_same_prompts(cells, held)
     found["cells to train on"] = f"{len(cells):,}"
     behaviour, marked = behaviour_parts(config, survey, weights_P, splits.person_P)
     found |= marked
+    near = prompt_leaks(behaviour["train"], behaviour["report"], threshold=config.splits.near_duplicates)
+    if near:
+        found["held-out prompts that nearly repeat a trained one"] = f"{len(near)}, such as {near[0]}"
     judged = {
         name: tuple(survey_cells(targets, splits.train, undesirable="others", templates=wordings))
         if stage.on == "survey"

@@ -311,6 +311,20 @@ class EvaluateConfig(Section):
     readouts: Texts = Field(
         (), description="further ways to read answers: letters, per_byte, orders, declined, sampled, verbalised"
     )
+    sheets: Texts = Field(
+        ("probes", "harmful", "neutral"),
+        description="what is asked beside the survey: probes, harmful, neutral, format, generations",
+    )
+    probes: Path | None = Field(None, description="YAML of scenario probes of your own; null: the built-in ones")
+    requests: Path | None = Field(
+        None, description="file of prompt and harmful (true or false); null: the built-in ones"
+    )
+    texts: Path | None = Field(None, description="plain text whose cost is measured; null: the built-in paragraphs")
+    judge_url: str | None = Field(None, description="generations: a judge model's address (OpenAI-compatible)")
+    judge_model: str = Field("judge", description="generations: the judge model's name")
+    samples: int = Field(
+        0, ge=0, description="answers drawn of each open prompt for the distance from the base; 0: none"
+    )
 
 
 class GateConfig(Section):

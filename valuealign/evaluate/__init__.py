@@ -11,9 +11,10 @@ Shape letters: ``C`` cells of a panel, ``K`` options (padded with NaN), ``B`` bo
 
 from __future__ import annotations
 
-from valuealign.evaluate.asking import Questions, hear
+from valuealign.evaluate.asking import Questions, drawn, hear
 from valuealign.evaluate.behaviour import behaviour_by_stage
 from valuealign.evaluate.exam import Exam, Key, build_exam
+from valuealign.evaluate.examination import SHEETS, Examination, examination
 from valuealign.evaluate.judge import Panel
 from valuealign.evaluate.readouts import READOUTS, Readout, cell_sets, exam_of, read_out, readouts
 from valuealign.evaluate.record import (
@@ -39,9 +40,11 @@ __all__ = [
     "HALF",
     "HELD_OUT",
     "READOUTS",
+    "SHEETS",
     "SPLITS",
     "Evaluation",
     "Exam",
+    "Examination",
     "Heard",
     "Key",
     "Panel",
@@ -57,7 +60,9 @@ __all__ = [
     "build_exam",
     "cell_sets",
     "described",
+    "drawn",
     "exam_of",
+    "examination",
     "hear",
     "mean_rows",
     "read_out",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from valuealign.evaluate.kl import Drawn, open_chats, sampled_cells
 from valuealign.evaluate.sheet import Heard
 from valuealign.types import Cell, Message
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 EVERY = 200  # answers between two lines of progress
+LONGEST = 128  # tokens of an answer that is drawn
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,22 @@ def hear(
             if one.chats:
                 texts[key][name] = _written(host, version, one, f"{name}, {key}", seed, say)
     return {key: Heard(logps[key], texts[key]) for key in asked}
+
+
+def drawn(host: Host, who: Mapping[str, str], *, samples: int, seed: int, say: Say) -> dict[str, Drawn]:
+    """Answers that each version draws of the open prompts, scored by itself and by the base (``kl_rows``)."""
+    chats = [chat for chat in open_chats() for _ in range(samples)]
+    found = {}
+    for name, version in who.items():
+        say(f"drawing {len(chats):,} answers of {name}")
+        answers = [
+            host.generate(version, chat, max_tokens=LONGEST, temperature=1.0, seed=seed + n)
+            for n, chat in enumerate(chats)
+        ]
+        ended = [one.text if one.finish == "stop" else None for one in answers]
+        cells = sampled_cells(chats, ended)
+        found[name] = Drawn(cells, host.score(version, cells), host.score(None, cells), ended.count(None))
+    return found
 
 
 def _written(host: Host, version: str | None, one: Questions, title: str, seed: int, say: Say) -> list[str]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from valuealign.report.charts import love_plot
 from valuealign.report.page import write_love_plot, write_report, write_sweep
-from valuealign.report.table import figures, print_table
+from valuealign.report.table import figures, print_sheets, print_table
 from valuealign.report.words import findings, summary
 
 __all__ = [
     "figures",
     "findings",
     "love_plot",
+    "print_sheets",
     "print_table",
     "summary",
     "write_love_plot",

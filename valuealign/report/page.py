@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import jinja2
 import polars as pl
 
-from valuealign.evaluate import BASELINE, FLOOR, Evaluation, Row
+from valuealign.evaluate import BASELINE, FLOOR, Evaluation
 from valuealign.metrics import METRICS
 from valuealign.report import charts
-from valuealign.report.table import figures
+from valuealign.report.table import figures, sheet_tables, within
 from valuealign.report.value_charts import value_circle, value_map
 from valuealign.report.words import (
     SPLIT_WORDS,
@@ -121,12 +121,13 @@ def _page(
     **rest: Any,
 ) -> str:
     metric = "jsd_bits"
-    header, rows = figures(evaluation, metric)
+    header, rows = figures(evaluation, metric) if columns(evaluation) else ([], [])
     near = _portraits(evaluation)
     there = {row.kind for row in evaluation.rows}
     others = [
         (METRICS[name].title, METRICS[name].unit, *figures(evaluation, name))
         for name in ("wasserstein", "total_variation")
+        if columns(evaluation)
     ]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
@@ -138,7 +139,7 @@ def _page(
         stages=set(evaluation.stages),
         part=evaluation.part,
         others=others,
-        legend=legend(evaluation),
+        legend=legend(evaluation) if columns(evaluation) else [],
         findings=findings(evaluation, metric),
         splits=[_split(evaluation, split, metric) for split in columns(evaluation)],
         keys=[(charts.INK[kind], words) for kind, words in charts.KIND_WORDS.items() if kind in there],
@@ -146,7 +147,7 @@ def _page(
         folded=near[PORTRAITS:],
         pictures=[one for one in _pictures(evaluation, sweep) if one.svg],
         dispersion=_dispersion(evaluation),
-        sheets=_sheets(evaluation),
+        sheets=sheet_tables(evaluation),
         margins=charts.svg(charts.love_plot(gaps)) if gaps else "",
         screens=_screens(screens) if screens is not None else [],
         worst=[
@@ -274,40 +275,8 @@ def _dispersion(evaluation: Evaluation) -> list[list[str]]:
                 for name in ("dispersion", "dispersion_variance", "calibration_slope", "mode_accuracy")
             ]
             if any(cells):
-                rows.append([f"{split}: {stage}", *(_within(row) for row in cells)])
+                rows.append([f"{split}: {stage}", *(within(row) for row in cells)])
     return rows
-
-
-def _within(row: Row | None) -> str:
-    if row is None:
-        return "-"
-    one = row.estimate
-    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
-
-
-def _sheets(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """What was asked beside the survey: a table a sheet, a column for each who, and the change from first to last."""
-    found = []
-    for name, about in evaluation.facts.get("sheets", {}).items():
-        mine = [row for row in evaluation.rows if row.split == name]
-        who = list(dict.fromkeys(row.who for row in mine if row.kind != "difference"))
-        stages = [one for one in who if one in evaluation.stages]
-        apart = f"{stages[-1]} - {stages[0]}" if len(stages) > 1 else ""
-        table: dict[str, dict[str, Row]] = {}
-        for row in mine:
-            table.setdefault(row.metric, {})[row.who] = row
-        rows = [
-            [
-                about["metrics"].get(metric) or about["metrics"].get(metric.partition("(")[0]) or metric,
-                *(_within(by.get(one)) for one in who),
-                *([_within(by.get(apart))] if apart else []),
-            ]
-            for metric, by in table.items()
-        ]
-        if rows:
-            header = ["", *who, *([apart] if apart else [])]
-            found.append({"title": about["title"], "notes": about["notes"], "header": header, "rows": rows})
-    return found
 
 
 def _screens(screens: pl.DataFrame) -> list[list[str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from valuealign.evaluate import BEHAVIOUR, FLOOR, HALF, Evaluation, Row
 from valuealign.report.words import NULLS, columns, find, findings, legend, models, shown_split, title_of, words
@@ -17,6 +19,8 @@ def print_table(evaluation: Evaluation, *, metric: str = "jsd_bits") -> str:
     ``metric`` is a distance of METRICS; figures are printed in thousandths. Behaviour AUCs come
     from ``Evaluation.with_behaviour``. Ends without a line feed.
     """
+    if not columns(evaluation):
+        return ""
     header, rows = figures(evaluation, metric)
     lines = [f"{title_of(metric)}", "", *_aligned([header, *rows], stages=models(evaluation)), ""]
     for line in [*legend(evaluation), *findings(evaluation, metric)]:
@@ -38,6 +42,57 @@ def figures(evaluation: Evaluation, metric: str = "jsd_bits") -> tuple[list[str]
         more = [_plain(find(evaluation, split, who, name)) if who in every else "" for split, name in extra]
         rows.append([words(evaluation, who), *cells, *more])
     return header, rows
+
+
+def print_sheets(evaluation: Evaluation, *, most: int = 12) -> str:
+    """What was asked beside the survey, a table a sheet: at most ``most`` figures of each (the page has them all)."""
+    lines: list[str] = []
+    for sheet in sheet_tables(evaluation):
+        shown = sheet.rows[:most]
+        lines += ["", sheet.title, "", *_aligned([sheet.header, *shown], stages=())]
+        if len(sheet.rows) > most:
+            lines.append(f"  ... and {len(sheet.rows) - most} more in the report")
+    return "\n".join(lines[1:])
+
+
+class SheetTable(NamedTuple):
+    """A sheet's figures: a row a metric, a column for each who, and the change from the first stage to the last."""
+
+    title: str
+    notes: Sequence[str]
+    header: list[str]
+    rows: list[list[str]]
+    words: list[str]
+
+
+def sheet_tables(evaluation: Evaluation) -> list[SheetTable]:
+    """Every sheet that has figures; ``words`` say what each row's metric is."""
+    found = []
+    for name, about in evaluation.facts.get("sheets", {}).items():
+        table: dict[str, dict[str, Row]] = {}
+        who: dict[str, None] = {}
+        for row in evaluation.rows:
+            if row.split == name:
+                table.setdefault(row.metric, {})[row.who] = row
+                who |= {row.who: None} if row.kind != "difference" else {}
+        stages = [one for one in who if one in evaluation.stages]
+        apart = [f"{stages[-1]} - {stages[0]}"] if len(stages) > 1 else []
+        columns = [*who, *apart]
+        rows = [[metric, *(within(by.get(one)) for one in columns)] for metric, by in table.items()]
+        told = [about["metrics"].get(m) or about["metrics"].get(m.partition("(")[0], "") for m in table]
+        if rows:
+            found.append(SheetTable(about["title"], about["notes"], ["", *columns], rows, told))
+    return found
+
+
+def within(row: Row | None) -> str:
+    """A figure with its interval."""
+    if row is None or not math.isfinite(row.estimate.value):
+        return "-"
+    one = row.estimate
+    if not math.isfinite(one.low):
+        return f"{one.value:.3f}"
+    return f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})"
 
 
 def _milli(row: Row | None) -> str:

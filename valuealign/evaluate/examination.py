@@ -1,0 +1,150 @@
+"""All that models are asked in one evaluation, and the one record that is made of what they answer.
+
+The exam of survey questions, the marked answers, other ways to read answers, the value questions, and sheets of
+questions beside the survey. ``SHEETS`` maps a name of ``evaluate.sheets`` to what makes the sheet of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from valuealign.config import RunConfig
+from valuealign.errors import AnswerError, CodebookError, ConfigError, SurveyError, nearest
+from valuealign.evaluate.asking import Questions
+from valuealign.evaluate.behaviour import behaviour_by_stage
+from valuealign.evaluate.exam import Exam
+from valuealign.evaluate.generations import free_prompts, generation_sheet
+from valuealign.evaluate.judge_model import JudgeModel
+from valuealign.evaluate.kl import KL, KL_METRICS, option_kl_rows
+from valuealign.evaluate.paid import format_sheet, harmful_sheet, neutral_sheet, read_requests, read_texts
+from valuealign.evaluate.probe_figures import probe_sheet, shown
+from valuealign.evaluate.probe_file import read_probes
+from valuealign.evaluate.profiles import ValueExam
+from valuealign.evaluate.readouts import Readout, read_out, readouts
+from valuealign.evaluate.record import Evaluation, Row, Standing
+from valuealign.evaluate.sheet import Heard, Sheet, described
+from valuealign.evaluate.stated import stated_vs_shown
+from valuealign.types import EVERYONE, Cell
+
+EXAM, MARKS, VALUES, PROBES, FREE = "exam", "behaviour", "values", "probes", "generations"
+FEWEST_PROMPTS = 5  # fewer prompts than these are no evidence of behaviour
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is asked: ``marks`` are held-out answers that people judged, ``values`` is None where no item measures any.
+
+    ``base`` is the name of the model that behaviour and distance are measured from.
+    """
+
+    config: RunConfig
+    exam: Exam
+    marks: tuple[Cell, ...]
+    ways: tuple[Readout, ...]
+    sheets: tuple[Sheet, ...]
+    values: ValueExam | None
+    base: str = "base"
+
+    @property
+    def questions(self) -> dict[str, Questions]:
+        """Everything that is asked, by name."""
+        return {
+            EXAM: Questions(self.exam.cells),
+            MARKS: Questions(self.marks),
+            VALUES: Questions(self.values.cells if self.values else ()),
+            **{way.how: way.asked for way in self.ways},
+            **{one.name: Questions(one.cells, one.chats, max_tokens=one.max_tokens) for one in self.sheets},
+        }
+
+    @property
+    def cells(self) -> dict[str, tuple[Cell, ...]]:
+        """What a run that scores but writes nothing can ask."""
+        return {name: one.cells for name, one in self.questions.items() if one.cells}
+
+    def judge(self, heard: Mapping[str, Heard], *, part: str = "report") -> Evaluation:
+        """The record of what everybody answered; what nobody was asked is left out. Raises as ``Exam.judge``."""
+        logps = {name: one.logps for name, one in heard.items()}
+        texts = {name: one.texts for name, one in heard.items()}
+        reworded, rows = read_out(self.ways, logps, texts)
+        evaluation = self.exam.judge(logps[EXAM], part="report", reworded=reworded)
+        rows += option_kl_rows(logps[EXAM], self.exam.cells, base=self.base)
+        asked = [sheet for sheet in self.sheets if heard.get(sheet.name, Heard()).who]
+        for sheet in asked:
+            rows += sheet.judge(heard[sheet.name])
+        standings, why = self._standings(logps.get(VALUES, {}))
+        rows += self._stated(standings, heard)
+        sheets = [*(way.sheet for way in self.ways if way.sheet), *asked, _kl_sheet()]
+        there = {row.split for row in rows}
+        facts = {"sheets": described(sheet for sheet in sheets if sheet.name in there)}
+        facts |= {"no value profiles": why} if why else {}
+        whole = replace(evaluation.joined(rows, **facts), standings=standings)
+        counted = sum(1 for cell in self.marks if sum(cell.desirable) and sum(cell.undesirable))
+        note = "" if counted >= FEWEST_PROMPTS or not counted else f"on {counted} prompts only"
+        return whole.with_behaviour(behaviour_by_stage(logps.get(MARKS, {}), self.marks, base=self.base), note=note)
+
+    def _standings(self, logps: Mapping[str, Sequence]) -> tuple[tuple[Standing, ...], str]:  # type: ignore[type-arg]
+        if self.values is None or not logps:
+            return (), ""
+        try:
+            return self.values.standings(logps), ""
+        except (AnswerError, CodebookError, SurveyError) as error:
+            return (), str(error)
+
+    def _stated(self, standings: Sequence[Standing], heard: Mapping[str, Heard]) -> list[Row]:
+        """What models choose in the probes, beside what they and the people state."""
+        if not standings or PROBES not in heard or not heard[PROBES].who:
+            return []
+        stated = {one.who: dict(zip(one.values, one.scores, strict=True)) for one in standings}
+        return stated_vs_shown(stated, shown(heard[PROBES], self.config.evaluate.probes))
+
+
+def examination(
+    config: RunConfig, exam: Exam, marks: Sequence[Cell], values: ValueExam | None = None, *, base: str = "base"
+) -> Examination:
+    """What a run's configuration asks for. Raises ConfigError for unknown names and what reading its files raises."""
+    for name in config.evaluate.sheets:
+        if name not in SHEETS:
+            raise ConfigError(f"no sheet is called '{name}'", where="evaluate.sheets", mend=nearest(name, SHEETS))
+    sheets = tuple(SHEETS[name](config, exam, marks) for name in config.evaluate.sheets)
+    return Examination(config, exam, tuple(marks), readouts(exam, config), sheets, values, base)
+
+
+def _probes(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+    return probe_sheet(config.evaluate.probes)
+
+
+def _harmful(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+    path = config.evaluate.requests
+    return harmful_sheet(read_requests(path) if path else None)
+
+
+def _neutral(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+    path = config.evaluate.texts
+    return neutral_sheet(read_texts(path) if path else None)
+
+
+def _format(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+    """The survey's questions that name no group are to be answered with one of their options."""
+    return format_sheet([cell for cell in exam.cells if cell.group == EVERYONE.name])
+
+
+def _generations(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+    given = config.evaluate
+    probes = read_probes(given.probes)
+    judge = JudgeModel(given.judge_url, given.judge_model) if given.judge_url else None
+    prompts = free_prompts(marks, probes)
+    return generation_sheet(prompts, judge=judge, framings=probes if probes.watched else None)
+
+
+SHEETS: dict[str, Callable[[RunConfig, Exam, Sequence[Cell]], Sheet]] = {
+    PROBES: _probes,
+    "harmful": _harmful,
+    "neutral": _neutral,
+    "format": _format,
+    FREE: _generations,
+}
+
+
+def _kl_sheet() -> Sheet:
+    return Sheet(KL, "How far the model has moved from the base", KL_METRICS, lambda heard: ())
