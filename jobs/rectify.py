@@ -24,31 +24,21 @@ from valuealign import config as configuration
 from valuealign.config import RunConfig
 from valuealign.evaluate.pilot import Beside, as_table, draw_pilot, how_far
 from valuealign.prompts import evaluate_templates
-from valuealign.registry import check_base
+from valuealign.registry import Version, check_base
+from valuealign.types import Cell
 
 
 def rectify(config: RunConfig, version: str, pilot: int) -> tuple[Beside, ...]:
     """Draw the pilot, score, rectify, print and write."""
-    from valuealign.models.host import Host
-    from valuealign.models.load import fingerprint, resolve
-
-    registry = open_registry()
-    found = registry.get(version, name=config.name)
-    registry.verify(found)
-    check_base(found, fingerprint(resolve(config.model.path, progress=say), config.model.quantize), "set model.path")
+    found = open_registry().get(version, name=config.name)
     prepared = prepare(config, progress=lambda text: None)
     if found.card.get("data_hash") not in (None, prepared.data_hash):
         say(f"note: {found.ref} was trained on other data or another split: if it saw the pilot, no interval holds")
     data = prepared.dataset
     drawn = draw_pilot(data.survey, data.weights.weights_P, data.groups, data.splits, persons=pilot, seed=config.seed)
-    cells = drawn.cells(evaluate_templates(config.prompts)[0])
-    say(f"scoring {found.ref}: {len(cells):,} cells, {len(drawn.asked)} groups")
-    host = Host.of(config.model)
-    host.load(found.id, found.path)
-    items = drawn.rectify(host.score(found.id, cells))
-    show(items)
-    left = len(data.survey.codebook.items) - len(items)
-    if left:
+    items = drawn.rectify(_score(config, found, drawn.cells(evaluate_templates(config.prompts)[0])))
+    show(items, drawn.rectify(drawn.known_shares(data.train)))
+    if left := len(data.survey.codebook.items) - len(items):
         say(f"{left} items are left out: too few of the pilot answered them")
     key = hashlib.sha256(f"{found.ref}\n{pilot}\n{config.seed}\n{prepared.data_hash}".encode()).hexdigest()[:8]
     folder = configuration.home() / "runs" / config.name / f"rectify-{key}"
@@ -60,7 +50,20 @@ def rectify(config: RunConfig, version: str, pilot: int) -> tuple[Beside, ...]:
     return items
 
 
-def show(items: tuple[Beside, ...]) -> None:
+def _score(config: RunConfig, version: Version, cells: tuple[Cell, ...]) -> list[np.ndarray]:
+    from valuealign.models.host import Host
+    from valuealign.models.load import fingerprint, resolve
+
+    open_registry().verify(version)
+    base_hash = fingerprint(resolve(config.model.path, progress=say), config.model.quantize)
+    check_base(version, base_hash, "set model.path to its base")
+    host = Host.of(config.model)
+    host.load(version.id, version.path)
+    say(f"scoring {version.ref}: {len(cells):,} cells")
+    return host.score(version.id, cells)
+
+
+def show(items: tuple[Beside, ...], by_table: tuple[Beside, ...]) -> None:
     """Each option's shares in hundredths, then how far each way is from the truth and what the model was worth."""
     say(f"{'':32}  {'model':>6}  {'pilot alone':>18}  {'PPI++':>18}  {'other people':>18}")
     for one in items:
@@ -73,12 +76,12 @@ def show(items: tuple[Beside, ...]) -> None:
             say(f"  {option.text[:30]:30}  {100 * r.model[k]:6.1f}  {shown}")
     say("\nMean distance from the other people (total variation, hundredths; 95 % intervals over items):")
     for row in how_far(items):
-        e = row.estimate
-        say(f"  {row.who:40} {100 * e.value:6.2f} ({100 * e.low:.2f}, {100 * e.high:.2f})")
-    before, after = (
-        float(np.mean([x(one.rectified) for one in items])) for x in (lambda r: r.n_eff, lambda r: r.worth)
-    )
-    say(f"The model is worth {after - before:.0f} respondents beside the pilot's {before:.0f} (means over items).")
+        v, a, b = (100 * x for x in (row.estimate.value, row.estimate.low, row.estimate.high))
+        say(f"  {row.who:40} {v:6.2f} ({a:.2f}, {b:.2f})")
+    n_eff = np.mean([one.rectified.n_eff for one in items])
+    model, table = (np.mean([one.rectified.gained for one in of]) for of in (items, by_table))
+    say(f"\nBeside the pilot's {n_eff:.0f}, the model is worth {model:.1f} respondents (mean over items).")
+    say(f"The training people's own shares by group, a table in place of a model, are worth {table:.1f}.")
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from valuealign.errors import SplitError
+from valuealign.errors import SplitError, SurveyError
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.rectify import FEWEST, Frame, Rectified, rectify
 from valuealign.evaluate.sheet import mean_rows
@@ -77,11 +77,27 @@ class Pilot:
             for group in self.asked
         )
 
+    def known_shares(self, table: ShareTable) -> list[Floats]:
+        """``cells`` answered by a table in place of a model: its groups' shares as log-probabilities.
+
+        Where nobody of a group answered an item, everyone's shares stand in (flat where there are none).
+        """
+        found = []
+        for item in self.survey.codebook.items:
+            flat_K = np.full(len(item.options), 1.0 / len(item.options))
+            everyone_K = table.shares(item.id, EVERYONE)
+            for group in self.asked:
+                mine_K = table.shares(item.id, group)
+                known = (one for one in (mine_K, everyone_K, flat_K) if not np.isnan(one).any())
+                found.append(np.log(np.maximum(next(known), 1e-12)))
+        return found
+
     def rectify(self, logps: Sequence[Floats]) -> tuple[Beside, ...]:
         """Every item that ``FEWEST`` persons of the pilot answered, from raw log-probabilities (nats) of ``cells``.
 
         An item speaks of those who answer it, so its frame are the people who did: that they
         answered is used, and not what. Items that nobody of the truth's people answered are left out.
+        Raises SurveyError where no item is left.
         """
         items, groups = self.survey.codebook.items, len(self.asked)
         place = {group: g for g, group in enumerate(self.groups)}
@@ -92,6 +108,9 @@ class Pilot:
             shares_GK = np.stack([softmax(np.asarray(one)) for one in logps[i * groups : (i + 1) * groups]])
             one = self._item(item, shares_GK, belongs_PG, truth)
             found += [one] if one else []
+        if not found:
+            what = f"no item was answered by {FEWEST} persons of the pilot"
+            raise SurveyError(what, where="--pilot", mend="choose a larger one, or read more people")
         return tuple(found)
 
     def _item(self, item: Item, shares_GK: Floats, belongs_PG: csr_array, truth: ShareTable) -> Beside | None:
