@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT
 
 from valuealign import config as configuration
-from valuealign.errors import SplitError, SurveyError
+from valuealign.errors import ModelError, SplitError, SurveyError
 from valuealign.evaluate.pilot import FLOOR, MODEL, PILOT, RECTIFIED, Pilot, as_table, draw_pilot, how_far
 from valuealign.evaluate.rectify import Frame, rectify
 from valuealign.population import tabulate
@@ -309,6 +309,9 @@ def test_a_survey_is_rectified_item_by_item(pilot: Pilot) -> None:
     by_hand = rectify(answer_P[mine_P].astype(int), says_PK[mine_P], pilot.weights_P[mine_P], frame)
     assert limits(first.shares) == pytest.approx(limits(by_hand.shares))
 
+    for bad in (np.full(3, np.nan), np.full(3, -np.inf)):
+        with pytest.raises(ModelError, match="not finite"):
+            pilot.rectify([bad, *said(pilot)[1:]])
     nothing = pilot.survey.people.with_columns(pl.lit(-1, dtype=pl.Int16).alias(item.id) for item in ITEMS)
     with pytest.raises(SurveyError, match="no item was answered by 20"):
         replace(pilot, survey=replace(pilot.survey, people=nothing)).rectify(said(pilot))

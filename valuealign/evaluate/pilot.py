@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from valuealign.errors import SplitError, SurveyError
+from valuealign.errors import ModelError, SplitError, SurveyError
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.rectify import FEWEST, Frame, Rectified, rectify
 from valuealign.evaluate.sheet import mean_rows
@@ -58,9 +58,10 @@ class Pilot:
     def belongs_PG(self) -> csr_array:
         """What each group counts for each row: those of its groups that have most traits, alike; rows sum to 1."""
         member_PG = membership(self.survey, self.groups)
-        depth_G = np.array([len(group.traits) for group in self.groups])
+        depth_G = np.array([len(group.traits) for group in self.groups], dtype=np.int8)
         finest_PG = member_PG & (depth_G == np.max(member_PG * depth_G, axis=1, keepdims=True))
-        return csr_array(finest_PG / finest_PG.sum(axis=1, keepdims=True))
+        row, column = np.nonzero(finest_PG)
+        return csr_array((1 / finest_PG.sum(axis=1)[row], (row, column)), shape=finest_PG.shape)
 
     @cached_property
     def asked(self) -> tuple[Group, ...]:
@@ -97,7 +98,7 @@ class Pilot:
 
         An item speaks of those who answer it, so its frame are the people who did: that they
         answered is used, and not what. Items that nobody of the truth's people answered are left out.
-        Raises SurveyError where no item is left.
+        Raises SurveyError where no item is left, ModelError for log-probabilities that are NaN or leave no option.
         """
         items, groups = self.survey.codebook.items, len(self.asked)
         place = {group: g for g, group in enumerate(self.groups)}
@@ -105,7 +106,11 @@ class Pilot:
         truth = tabulate(self.survey, self.weights_P, (EVERYONE,), multiplicity_P=self.truth_P)
         found = []
         for i, item in enumerate(items):
-            shares_GK = np.stack([softmax(np.asarray(one)) for one in logps[i * groups : (i + 1) * groups]])
+            logp_GK = np.stack([np.asarray(one, dtype=np.float64) for one in logps[i * groups : (i + 1) * groups]])
+            if np.isnan(logp_GK).any() or not np.isfinite(logp_GK.max(axis=1)).all():
+                mend = "the training diverged: lower its learning_rate"
+                raise ModelError("the log-probabilities are not finite", where=item.id, mend=mend)
+            shares_GK = softmax(logp_GK)
             one = self._item(item, shares_GK, belongs_PG, truth)
             found += [one] if one else []
         if not found:
