@@ -8,10 +8,19 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import wasserstein_distance
+from scipy.stats import norm, t, wasserstein_distance
 
 from valuealign import metrics
-from valuealign.metrics import METRICS, Parts, behaviour_auc, interval, pairing, ratio_draws
+from valuealign.metrics import (
+    METRICS,
+    Parts,
+    behaviour_auc,
+    crossed_draws,
+    crossed_interval,
+    interval,
+    pairing,
+    ratio_draws,
+)
 from valuealign.metrics.intervals import widening
 from valuealign.metrics.nulls import additive, mean_shares, uniform
 
@@ -182,12 +191,13 @@ def test_nulls_by_hand() -> None:
 
 def test_interval_is_centred_and_widened_for_few_clusters() -> None:
     draws = np.random.default_rng(0).normal(5.0, 1.0, 20_000)  # shifted on purpose: only the spread counts
-    many = interval(2.0, draws, n=9, clusters=50)
+    many = interval(2.0, draws, n=9, clusters=100_000)
     assert many.value == 2.0 and many.n == 9
     assert many.low == pytest.approx(2 - 1.96, abs=0.05) and many.high == pytest.approx(2 + 1.96, abs=0.05)
     few = interval(2.0, draws, n=9, clusters=6)
-    assert few.high - few.low == pytest.approx((many.high - many.low) * 2.571 / 1.96 * math.sqrt(6 / 5))
-    assert widening(1) == 1 and widening(20) == 1 and widening(19) > 1
+    assert few.high - few.low == pytest.approx((many.high - many.low) * 2.571 / 1.96 * math.sqrt(6 / 5), rel=1e-3)
+    assert widening(1) == 1 and 1 < widening(24) < widening(19) and widening(100_000) == pytest.approx(1, abs=1e-4)
+    assert widening(24) == pytest.approx(t(23).ppf(0.975) / norm.ppf(0.975) * math.sqrt(24 / 23))
     assert interval(0.1, draws, n=1, clusters=50, bounds=(0, 1)).low == 0
 
 
@@ -198,11 +208,11 @@ def test_the_widened_interval_covers_where_the_plain_bootstrap_does_not() -> Non
         sample = rng.normal(0, 1, 6)
         picks = rng.multinomial(6, np.full(6, 1 / 6), size=200).astype(float)
         draws = ratio_draws(Parts(sample, np.ones(6)), np.arange(6), picks)
-        for clusters in (6, 100):
+        for clusters in (6, 100_000):
             one = interval(float(sample.mean()), draws, n=6, clusters=clusters)
             hit = one.low <= 0 <= one.high
             wide += hit if clusters == 6 else 0
-            plain += hit if clusters == 100 else 0
+            plain += hit if clusters == 100_000 else 0
     assert plain / 400 < 0.90 < 0.925 < wide / 400 <= 0.99
 
 
@@ -210,6 +220,45 @@ def test_ratio_draws_by_hand() -> None:
     parts = Parts(np.array([1.0, 2.0, 3.0]), np.ones(3))
     picks = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
     assert np.allclose(ratio_draws(parts, np.array([0, 0, 1]), picks), [2.0, 1.5, 3.0])
+
+
+def test_crossed_draws_by_hand() -> None:
+    own = Parts(np.array([1.0, 2.0, 3.0]), np.ones(3))  # cells of the items 0, 0, 1
+    met = Parts(np.array([[1.0, 1.0, 4.0], [2.0, 2.0, 8.0]]), np.ones((2, 3)))
+    picks, shuffled = np.array([[2.0, 0.0], [0.0, 2.0]]), np.array([[1, 0], [0, 1]])
+    found = crossed_draws(own, met, np.array([0, 0, 1]), picks, shuffled)
+    assert np.allclose(found, [[1.5, 3.0], [2.0, 4.0], [8 / 3, 10 / 3]])
+
+
+@pytest.mark.parametrize(("of_items", "of_people", "noise"), [(1.0, 0.0, 1.0), (0.2, 2.0, 2.0), (0.0, 0.0, 6.0)])
+def test_crossed_intervals_are_as_wide_as_the_two_ways_of_varying(
+    of_items: float, of_people: float, noise: float
+) -> None:
+    """A mean over items and people: its variance is known, whatever is the items', the people's and neither's."""
+    items, people, resamples, sets = 40, 50, 200, 150
+    rng = np.random.default_rng(11)
+    variance = of_items / items + of_people / people + noise / (items * people)
+    held, widths = 0, []
+    for _ in range(sets):
+        answer_PI = rng.normal(0, math.sqrt(of_items), items) + rng.normal(0, math.sqrt(of_people), (people, 1))
+        answer_PI = answer_PI + rng.normal(0, math.sqrt(noise), (people, items))
+        drawn_BP = rng.multinomial(people, np.full(people, 1 / people), size=resamples) / people
+        own, met = Parts(answer_PI.mean(0), np.ones(items)), drawn_BP @ answer_PI
+        picks_BI = rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(float)
+        shuffled_BI = rng.permuted(np.tile(np.arange(resamples)[:, None], (1, items)), axis=0)
+        draws = crossed_draws(own, Parts(met, np.ones_like(met)), np.arange(items), picks_BI, shuffled_BI)
+        one = crossed_interval(float(own.top.mean()), draws, n=items, clusters=items)
+        held += one.low <= 0 <= one.high
+        widths.append(one.high - one.low)
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=0.1)
+    assert 0.9 <= held / sets <= 0.99
+
+
+def test_a_single_cluster_speaks_of_people_alone() -> None:
+    draws = np.random.default_rng(2).normal(0, 1, (3, 5000)) * np.array([[0.0], [2.0], [2.0]])
+    one = crossed_interval(1.0, draws, n=1, clusters=1)
+    assert one.high - one.low == pytest.approx(2 * 2 * 1.96, rel=0.05)
+    assert math.isnan(crossed_interval(1.0, np.full((3, 9), NAN), n=1, clusters=3).low)
 
 
 def _counted(cells: list[tuple[list[float], list[float], list[float]]], within: bool) -> float:

@@ -85,8 +85,8 @@ class Exam:
 
         Arrays as in ``distances``. ``reworded[how][stage]`` are answers to the same questions got
         otherwise (``readouts``; None where a cell was not asked): rows of kind ``reworded``, called
-        "stage (how)". Intervals resample respondents and items jointly. Raises ModelError as
-        ``distances`` does.
+        "stage (how)". Intervals resample items, and respondents for what moves several items at once.
+        Raises ModelError as ``distances`` does.
         """
         logps = {stage: self._padded(given, stage) for stage, given in logps_by_stage.items()}
         others = {
@@ -267,7 +267,7 @@ def _panel(
 
 def _describe(panel: Panel) -> dict[str, Any]:
     items = len(set(panel.items))
-    how = "respondents and items resampled jointly"
+    how = "items resampled, and respondents for what moves several items at once"
     if items == 1:
         how = "respondents resampled; a single item, so items are not"
     elif items < FEW:

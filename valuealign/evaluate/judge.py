@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from valuealign.evaluate.nulls import ORACLES
 from valuealign.evaluate.record import BASELINE, FLOOR, HALF, Kind, Row, Tested
-from valuealign.metrics import METRICS, Floats, Parts, interval, jsd_bits, ratio_draws, raw_mass, softmax
+from valuealign.metrics import METRICS, Floats, Parts, crossed_draws, crossed_interval, jsd_bits, raw_mass, softmax
 
 Part = Literal["select", "report"]
 Ints = NDArray[np.intp]
@@ -66,6 +66,7 @@ class Judge:
         rng = np.random.default_rng([seed, 0x70696B73])
         even = np.full(self.items, 1 / self.items)
         self.picks_BI = rng.multinomial(self.items, even, size=resamples).astype(np.float64)
+        self.shuffled_BI = rng.permuted(np.tile(np.arange(resamples)[:, None], (1, self.items)), axis=0)
 
     def rows(self, logps: Mapping[str, Floats], reworded: Mapping[str, Floats] | None = None) -> list[Row]:
         """Every metric of every stage, null and floor on this panel, and the stages' gains over each other.
@@ -82,10 +83,12 @@ class Judge:
         for name, metric in METRICS.items():
             draws: dict[str, tuple[float, Floats]] = {}
             for who, shares_CK in answers.items():
-                value = _ratio(metric.measure(shares_CK, self.panel.truth_CK, self.positions_CK))
+                parts = metric.measure(shares_CK, self.panel.truth_CK, self.positions_CK)
+                value = _ratio(parts)
                 if math.isnan(value):
                     continue  # nothing counts: nominal items on a scale, one group to shuffle, the slope of even shares
-                draws[who] = value, self._draws(metric.measure(shares_CK[None], self.truth_BCK, self.positions_CK))
+                parts_B = metric.measure(shares_CK[None], self.truth_BCK, self.positions_CK)
+                draws[who] = value, self._draws(parts, parts_B)
                 rows.append(self._row(who, name, kinds[who], *draws[who], note=notes.get(who, "")))
             if metric.better != "near 1" and draws:
                 draws[FLOOR] = self._floor(name)
@@ -133,8 +136,10 @@ class Judge:
         alone_C1 = (self.donor_C == self.panel.cell_C)[:, None]
         return np.where(alone_C1, np.nan, softmax(logp_CK[self.donor_C]))
 
-    def _draws(self, parts: Parts) -> Floats:
-        return ratio_draws(parts, self.panel.item_C, self.picks_BI)
+    def _draws(self, parts: Parts, parts_B: Parts | None = None) -> Floats:
+        """``crossed_draws`` [3, B]; without ``parts_B`` the figure hangs on no people."""
+        still = Parts(*(np.broadcast_to(one, (len(self.picks_BI), len(one))) for one in parts))
+        return crossed_draws(parts, parts_B or still, self.panel.item_C, self.picks_BI, self.shuffled_BI)
 
     def _floor(self, name: str) -> tuple[float, Floats]:
         """A perfect model's expected figure: resampled people against the people, mean over resamples."""
@@ -142,10 +147,10 @@ class Judge:
         mean = Parts(parts.top.mean(0), parts.bottom.mean(0))
         return _ratio(mean), self._draws(mean)
 
-    def _row(self, who: str, metric: str, kind: Kind, value: float, draws_B: Floats, *, note: str = "") -> Row:
+    def _row(self, who: str, metric: str, kind: Kind, value: float, draws_3B: Floats, *, note: str = "") -> Row:
         free = kind in ("gain", "difference")
         bounds = (-math.inf, math.inf) if free else BOUNDS.get(metric, (0.0, 1.0))
-        one = interval(value, draws_B, n=len(self.panel.items), clusters=self.items, bounds=bounds)
+        one = crossed_interval(value, draws_3B, n=len(self.panel.items), clusters=self.items, bounds=bounds)
         return Row(self.panel.split, self.panel.part, who, metric, kind, one, note)
 
     def _gains(self, name: str, draws: Mapping[str, tuple[float, Floats]], stages: Sequence[str]) -> list[Row]:
@@ -204,14 +209,16 @@ class Judge:
             mine_C = (group_C == worst).astype(np.float64)
             drawn_BC = jsd_bits(shares_CK[None], self.truth_BCK)
             parts_B = Parts(np.nan_to_num(drawn_BC) * mine_C, ~np.isnan(drawn_BC) * mine_C)
-            value = float(apart_C[group_C == worst].mean())
-            rows.append(self._row(stage, "worst_group_jsd_bits", "stage", value, self._draws(parts_B), note=str(worst)))
+            parts = Parts(np.nan_to_num(apart_C) * mine_C, ~np.isnan(apart_C) * mine_C)
+            drawn = self._draws(parts, parts_B)
+            rows.append(self._row(stage, "worst_group_jsd_bits", "stage", _ratio(parts), drawn, note=str(worst)))
         return rows
 
 
-def _centred(value: float, draws_B: Floats) -> tuple[float, Floats]:
-    known = draws_B[np.isfinite(draws_B)]
-    return value, draws_B - (known.mean() if len(known) else 0.0) + value
+def _centred(value: float, draws_3B: Floats) -> tuple[float, Floats]:
+    known = np.isfinite(draws_3B)
+    total = np.sum(np.where(known, draws_3B, 0.0), axis=1, keepdims=True)
+    return value, draws_3B - total / np.maximum(known.sum(axis=1, keepdims=True), 1) + value
 
 
 def _ratio(parts: Parts) -> float:

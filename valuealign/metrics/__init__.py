@@ -26,7 +26,7 @@ from valuealign.metrics.distances import (
     variance_parts,
     wasserstein,
 )
-from valuealign.metrics.intervals import around, interval, ratio_draws
+from valuealign.metrics.intervals import around, crossed_draws, crossed_interval, interval, ratio_draws
 from valuealign.metrics.nulls import additive, mean_shares, uniform
 
 METRICS: dict[str, Metric] = {
@@ -47,6 +47,8 @@ __all__ = [
     "additive",
     "around",
     "behaviour_auc",
+    "crossed_draws",
+    "crossed_interval",
     "entropy_bits",
     "interval",
     "jsd_bits",
