@@ -1,7 +1,7 @@
 """How often the evaluation's 95 % intervals hold what they are of (simulated).
 
     python benchmarks/judge_coverage.py
-    python benchmarks/judge_coverage.py --replicates 100      # a quick look
+    python benchmarks/judge_coverage.py --replicates 50      # a quick look
 
 In each replicate everything is drawn anew: items with the public's true answers by sex and age, two
 fixed models' answers to them, and people of both parts, whose answers to different items go together
@@ -158,7 +158,7 @@ def wanted() -> Iterator[tuple[str, str, str]]:
 
 
 @click.command(help=str(__doc__).replace("\n\n    ", "\n\n\b\n    "))
-@click.option("--replicates", default=1000, show_default=True, type=click.IntRange(min=10))
+@click.option("--replicates", default=300, show_default=True, type=click.IntRange(min=10))
 @click.option("--bootstrap", default=200, show_default=True, type=click.IntRange(min=20), help="as evaluate.bootstrap")
 @click.option("--world", "worlds", multiple=True, type=click.Choice(list(WORLDS)), help="all, without it")
 @click.option("--seed", default=7, show_default=True)

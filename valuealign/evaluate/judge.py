@@ -91,8 +91,9 @@ class Judge:
                 draws[who] = value, self._draws(parts, parts_B)
                 rows.append(self._row(who, name, kinds[who], *draws[who], note=notes.get(who, "")))
             if metric.better != "near 1" and draws:
-                draws[FLOOR] = self._floor(name)
-                rows.append(self._row(FLOOR, name, "floor", *draws[FLOOR], note="what a perfect model would score"))
+                floor, asked, met = self._floor(name)
+                draws[FLOOR] = floor, met
+                rows.append(self._row(FLOOR, name, "floor", floor, asked, note="what a perfect model would score"))
             if metric.better == "lower" and draws:
                 rows += self._gains(name, draws, list(logps))
             rows += self._differences(name, draws, list(logps))
@@ -141,11 +142,15 @@ class Judge:
         still = Parts(*(np.broadcast_to(one, (len(self.picks_BI), len(one))) for one in parts))
         return crossed_draws(parts, parts_B or still, self.panel.item_C, self.picks_BI, self.shuffled_BI)
 
-    def _floor(self, name: str) -> tuple[float, Floats]:
-        """A perfect model's expected figure: resampled people against the people, mean over resamples."""
+    def _floor(self, name: str) -> tuple[float, Floats, Floats]:
+        """A perfect model's expected figure: resampled people against the people, mean over resamples.
+
+        Its draws twice: as a figure of the people who were asked, over whom it is a mean already; and with
+        what every resample's people do to it, which a gain shares with the model's own distance to them.
+        """
         parts = METRICS[name].measure(self.truth_BCK, self.panel.truth_CK[None], self.positions_CK)
         mean = Parts(parts.top.mean(0), parts.bottom.mean(0))
-        return _ratio(mean), self._draws(mean)
+        return _ratio(mean), self._draws(mean), self._draws(mean, parts)
 
     def _row(self, who: str, metric: str, kind: Kind, value: float, draws_3B: Floats, *, note: str = "") -> Row:
         free = kind in ("gain", "difference")
