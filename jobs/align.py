@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from _job import done, open_registry, run_folder, run_job, say, say_notes
-from prepare import Prepared, prepare
 
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
@@ -26,6 +25,7 @@ from valuealign.config import RunConfig
 from valuealign.evaluate import Evaluation, Heard
 from valuealign.learner import plan_stages
 from valuealign.models.load import fingerprint, resolve
+from valuealign.prepared import Prepared, prepare
 from valuealign.report import print_sheets, print_table, write_report
 
 

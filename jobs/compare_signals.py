@@ -19,13 +19,13 @@ from pathlib import Path
 
 import click
 from _job import run_job, say
-from prepare import prepare
 
 from valuealign import config as configuration
 from valuealign.compare import RATES, Comparison, compare, markdown
 from valuealign.config import RunConfig
 from valuealign.errors import ConfigError
 from valuealign.models.load import fingerprint, resolve
+from valuealign.prepared import prepare
 from valuealign.report import print_table
 
 TOKENS = 400_000

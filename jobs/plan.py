@@ -21,7 +21,6 @@ from typing import Any
 import click
 import torch
 from _job import run_job, say
-from prepare import prepare
 
 from valuealign import planner
 from valuealign.cluster.worker import build
@@ -30,6 +29,7 @@ from valuealign.learner import plan_stages
 from valuealign.models.load import load_tokenizer, resolve
 from valuealign.planner import words
 from valuealign.planner.probe import is_here, probe_all
+from valuealign.prepared import prepare
 
 
 def plan_run(config: RunConfig, box: str, probed: bool, utilisation: float | None, price: float | None) -> None:

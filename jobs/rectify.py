@@ -17,26 +17,27 @@ from pathlib import Path
 
 import click
 import numpy as np
-from _job import open_registry, run_job, say
-from prepare import prepare
+from _job import run_job, say
+from _models import hosted
 
 from valuealign import config as configuration
 from valuealign.config import RunConfig
 from valuealign.evaluate.pilot import Beside, as_table, draw_pilot, how_far
+from valuealign.prepared import prepare
 from valuealign.prompts import evaluate_templates
-from valuealign.registry import Version, check_base
-from valuealign.types import Cell
 
 
 def rectify(config: RunConfig, version: str, pilot: int) -> tuple[Beside, ...]:
     """Draw the pilot, score, rectify, print and write."""
-    found = open_registry().get(version, name=config.name)
+    host, (found,), _ = hosted(config, (version,))
     prepared = prepare(config, progress=lambda text: None)
     if found.card.get("data_hash") not in (None, prepared.data_hash):
         say(f"note: {found.ref} was trained on other data or another split: if it saw the pilot, no interval holds")
     data = prepared.dataset
     drawn = draw_pilot(data.survey, data.weights.weights_P, data.groups, data.splits, persons=pilot, seed=config.seed)
-    items = drawn.rectify(_score(config, found, drawn.cells(evaluate_templates(config.prompts)[0])))
+    cells = drawn.cells(evaluate_templates(config.prompts)[0])
+    say(f"asking {found.ref}: {len(cells):,} cells")
+    items = drawn.rectify(host.score(found.id, cells))
     show(items, drawn.rectify(drawn.known_shares(data.train)))
     if left := len(data.survey.codebook.items) - len(items):
         say(f"{left} items are left out: too few of the pilot answered them")
@@ -48,19 +49,6 @@ def rectify(config: RunConfig, version: str, pilot: int) -> tuple[Beside, ...]:
     _write(folder / "rectified.json", json.dumps(facts, ensure_ascii=False, indent=1))
     say(f"\ntable: {folder / 'rectified.csv'}")
     return items
-
-
-def _score(config: RunConfig, version: Version, cells: tuple[Cell, ...]) -> list[np.ndarray]:
-    from valuealign.models.host import Host
-    from valuealign.models.load import fingerprint, resolve
-
-    open_registry().verify(version)
-    base_hash = fingerprint(resolve(config.model.path, progress=say), config.model.quantize)
-    check_base(version, base_hash, "set model.path to its base")
-    host = Host.of(config.model)
-    host.load(version.id, version.path)
-    say(f"scoring {version.ref}: {len(cells):,} cells")
-    return host.score(version.id, cells)
 
 
 def show(items: tuple[Beside, ...], by_table: tuple[Beside, ...]) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 import click
 import numpy as np
 from _job import open_registry, run_job, say
-from prepare import prepare
 
 from valuealign import config as configuration
 from valuealign.cluster.worker import build, identity
@@ -27,6 +26,7 @@ from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import ConfigError
 from valuealign.learner import plan_stages
 from valuealign.models.load import fingerprint, resolve
+from valuealign.prepared import prepare
 from valuealign.prompts import render
 from valuealign.reference import noise, reference_logps
 from valuealign.registry import check_base

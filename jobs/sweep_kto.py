@@ -18,7 +18,6 @@ from typing import Any
 from _job import done, open_registry, run_folder, run_job, say
 from align import align as run_align
 from align import make_run
-from prepare import prepare
 
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
@@ -30,6 +29,7 @@ from valuealign.learner import pick_lambdas
 from valuealign.models.chat import check_arguments
 from valuealign.models.load import fingerprint, resolve
 from valuealign.models.trained import check_kind
+from valuealign.prepared import prepare
 from valuealign.registry import Registry, Version, check_base
 
 

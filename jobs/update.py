@@ -16,7 +16,6 @@ from pathlib import Path
 
 import click
 from _job import done, open_registry, run_folder, run_job, say, say_notes
-from prepare import Prepared, prepare
 
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
@@ -27,6 +26,7 @@ from valuealign.errors import ConfigError
 from valuealign.learner import update_stage
 from valuealign.loop import Candidate, Outcome, update
 from valuealign.models.load import fingerprint, resolve
+from valuealign.prepared import Prepared, prepare
 from valuealign.registry import Registry, Version, check_base
 from valuealign.types import Cell
 

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import click
 import numpy as np
-from _job import open_registry, run_job, say
+from _job import run_job, say
 
 from valuealign.config import RunConfig
 from valuealign.dataset import weighted
+from valuealign.evaluate import Questions, hear
 from valuealign.evaluate.profiles import (
     PEOPLE,
     Profile,
@@ -28,7 +29,6 @@ from valuealign.evaluate.profiles import (
 )
 from valuealign.population import tabulate
 from valuealign.prompts import evaluate_templates
-from valuealign.registry import check_base
 from valuealign.types import Cell
 from valuealign.values import THEORIES
 
@@ -51,22 +51,10 @@ def values(config: RunConfig, version: tuple[str, ...], theory: str | None) -> t
 
 
 def _score(config: RunConfig, refs: tuple[str, ...], cells: tuple[Cell, ...]) -> dict[str, list[np.ndarray]]:
-    from valuealign.models.host import Host
-    from valuealign.models.load import fingerprint, resolve
+    from _models import hosted  # without a version no model is needed
 
-    registry = open_registry()
-    base_hash = fingerprint(resolve(config.model.path, progress=say), config.model.quantize)
-    found = [registry.get(ref, name=config.name) for ref in refs]
-    for one in found:
-        registry.verify(one)
-        check_base(one, base_hash, "set model.path to its base")
-    host = Host.of(config.model)
-    logps = {"base": host.score(None, cells)}
-    for one in found:
-        say(f"scoring {one.ref}: {len(cells):,} cells")
-        host.load(one.id, one.path)
-        logps[one.ref] = host.score(one.id, cells)
-    return logps
+    host, _, who = hosted(config, refs)
+    return dict(hear(host, who, {"values": Questions(cells)}, seed=config.seed, say=say)["values"].logps)
 
 
 def _p(one: Profile) -> str:

@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 from valuealign import config as configuration
+from valuealign.errors import ConfigError
 from valuealign.types import Cell
 
 
@@ -24,17 +25,17 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
     spec.loader.exec_module(module)
     rng = np.random.default_rng(0)
 
-    def by_chance(cells: tuple[Cell, ...]) -> list[np.ndarray]:
-        return [np.log(rng.dirichlet(np.ones(len(cell.completions)))) for cell in cells]
+    class ByChance:
+        def score(self, version: str | None, cells: tuple[Cell, ...]) -> list[np.ndarray]:
+            return [np.log(rng.dirichlet(np.ones(len(cell.completions)))) for cell in cells]
 
-    def score(_: object, __: object, sets: dict[str, tuple[Cell, ...]]) -> Any:
-        return {name: {who: by_chance(cells) for who in ("base", "v1")} for name, cells in sets.items()}
+        def generate(self, version: str | None, chat: object, **_: object) -> Any:
+            return SimpleNamespace(
+                text=str(rng.choice(["Yes.", "I cannot help with that.", "Two words"])), finish="stop"
+            )
 
     version = SimpleNamespace(ref="v1", id="v1", name="demo", path="", card={})
-    for name, stub in {"open_registry": None, "check_base": None, "resolve": None, "fingerprint": ""}.items():
-        monkeypatch.setattr(module, name, lambda *_, stub=stub, **__: stub)
-    monkeypatch.setattr(module, "_get", lambda *_: version)
-    monkeypatch.setattr(module, "_score", score)
+    monkeypatch.setattr(module, "hosted", lambda *_: (ByChance(), (version,), {"base": None, "v1": "v1"}))
     return module
 
 
@@ -44,5 +45,39 @@ def test_the_report_shows_margins_and_screens(home: Path, tmp_path: Path, monkey
     page = Path(evaluate.evaluate(config, ("v1",))["report"]).read_text()
     assert "Margins before and after weighting" in page and "With and without careless answers" in page
     (tmp_path / "on.yaml").write_text("survey: {people: 500}\ngroups: {crossings: 0}\n")
-    other = Path(evaluate.evaluate(config, ("v1",), tmp_path / "on.yaml")["report"]).read_text()
+    other = Path(evaluate.evaluate(config, ("v1",), on=tmp_path / "on.yaml")["report"]).read_text()
     assert "Margins before and after weighting" in other, "those of the survey that is the judge"
+
+
+def test_benchmarks_ballots_and_lm_eval_join_the_record(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate = job(monkeypatch)
+    small = ["survey.people=900", "groups.crossings=0", "evaluate.bootstrap=20", "splits.groups=0", "splits.cells=0"]
+    config = configuration.load(None, [*small, "evaluate.sheets=[generations, format]", "evaluate.samples=1"])
+    first = evaluate.evaluate(config, ("v1",), ballots=tmp_path / "blind")["evaluation"]
+    assert {"generations", "format", "kl"} <= set(first.facts["sheets"]) and "blind ballots" in capsys.readouterr().out
+    ballots = tmp_path / "blind" / "ballots.csv"
+    ballots.write_text(ballots.read_text(encoding="utf-8-sig").replace(",,\n", ",a,me\n"), encoding="utf-8")
+    again = evaluate.evaluate(config, ("v1",), ballots=tmp_path / "blind")["evaluation"]
+    (row,) = [row for row in again.rows if row.metric.startswith("win_rate") and row.kind == "stage"]
+    assert 0 <= row.estimate.value <= 1 and "blind" in row.note
+    file = tmp_path / "gpo.csv"
+    file.write_text(
+        "question,selections,options,source\n\"Is it so?\",\"defaultdict(<class 'list'>, {'Chile': [0.3, 0.7]})\","
+        "\"['yes', 'no']\",GAS\n",
+        encoding="utf-8",
+    )
+    made = evaluate.evaluate(config, ("v1",), benchmark="globalopinionqa", file=file)
+    assert any(row.who == "v1" and row.metric.startswith("similarity") for row in made["evaluation"].rows)
+    page = Path(made["report"]).read_text(encoding="utf-8")
+    assert "GlobalOpinionQA" in page and "similarity" in page and "Stage by stage" not in page
+
+
+def test_two_things_at_once_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate, config = job(monkeypatch), configuration.load(None, [])
+    with pytest.raises(ConfigError, match="do not go together"):
+        evaluate.evaluate(config, ("v1",), compare=("v1", "v2"))
+    with pytest.raises(ConfigError, match="no sheet is called 'probe'"):
+        small = ["survey.people=900", "groups.crossings=1", "evaluate.bootstrap=20", "evaluate.sheets=[probe]"]
+        evaluate.evaluate(configuration.load(None, small), ("v1",))

@@ -39,6 +39,7 @@ ROOMS = (
     "learner",
     "online",
     "evaluate",
+    "prepared",
     "planner",
     "report",
     "loop",

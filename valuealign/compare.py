@@ -22,7 +22,7 @@ from valuealign.config import RunConfig
 from valuealign.dataset import Dataset
 from valuealign.engine import LocalEngine, adamw, row_tokens, score_all
 from valuealign.errors import ConfigError, nearest
-from valuealign.evaluate import HELD_OUT, Evaluation, Exam, Readout, cell_sets, read_out, readouts
+from valuealign.evaluate import BASE, HELD_OUT, Evaluation, Exam, Readout, cell_sets, read_out, readouts
 from valuealign.learner import Stage, Term, distribution_term, learn
 from valuealign.packing import step_cells
 from valuealign.prompts import ChatTokenizer, render, train_templates, wordings
@@ -30,7 +30,6 @@ from valuealign.report import figures
 from valuealign.signals import SIGNALS
 from valuealign.types import Cell, StepReport
 
-BASE = "base"
 # Learning rates that every signal is tried at, as multiples of distribution.learning_rate: far apart, since what
 # suits shares ruins the chat of a model that learns documents.
 RATES = (0.03125, 0.125, 0.5, 2.0, 8.0)

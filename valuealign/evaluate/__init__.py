@@ -18,6 +18,7 @@ from valuealign.evaluate.examination import SHEETS, Examination, examination
 from valuealign.evaluate.judge import Panel
 from valuealign.evaluate.readouts import READOUTS, Readout, cell_sets, exam_of, read_out, readouts
 from valuealign.evaluate.record import (
+    BASE,
     BASELINE,
     BEHAVIOUR,
     FLOOR,
@@ -30,10 +31,11 @@ from valuealign.evaluate.record import (
     Standing,
     Tested,
 )
-from valuealign.evaluate.sheet import Heard, Sheet, described, mean_rows
+from valuealign.evaluate.sheet import Heard, Sheet, alone, described, mean_rows
 from valuealign.metrics import behaviour_auc
 
 __all__ = [
+    "BASE",
     "BASELINE",
     "BEHAVIOUR",
     "FLOOR",
@@ -55,6 +57,7 @@ __all__ = [
     "Sheet",
     "Standing",
     "Tested",
+    "alone",
     "behaviour_auc",
     "behaviour_by_stage",
     "build_exam",

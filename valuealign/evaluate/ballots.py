@@ -7,7 +7,7 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -102,6 +102,34 @@ def write_ballots(
     whose = {f"{mark}-{n}": ballot for n, ballot in enumerate(ballots, start=1)}
     key.write_text(json.dumps({"ballots": whose, "same": same}, ensure_ascii=False, indent=1), encoding="utf-8")
     return len(ballots)
+
+
+def compare_blind(
+    folder: Path,
+    prompts: Sequence[Sequence[Message]],
+    answers_by_who: Mapping[str, Sequence[str]],
+    *,
+    seed: int,
+    say: Callable[[str], None],
+) -> list[Row]:
+    """Write ballots into a folder that has none (no rows); else read the filled-in ones there, into win rates.
+
+    The key stands beside the ballots as ``key.json``: keep it from whoever judges. Raises SignalError as
+    ``read_ballots``.
+    """
+    key = folder / "key.json"
+    if not key.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        count = write_ballots(folder / "ballots.csv", key, prompts, answers_by_who, seed=seed)
+        say(f"{count:,} blind ballots: {folder / 'ballots.csv'}")
+        say("have 'preferred' filled in (a, b or tie), leave the file or copies of it there, and repeat the command")
+        return []
+    verdicts = read_ballots(sorted(folder.glob("*.csv")), key)
+    rows = []
+    for before, after in pairs_of(answers_by_who):
+        raters = len({one.rater for one in verdicts if one.rater})
+        rows += win_rate(verdicts, before, after, note=f"by {raters} raters, blind")
+    return rows
 
 
 def _plain(text: str) -> str:

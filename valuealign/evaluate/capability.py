@@ -24,6 +24,7 @@ CAPABILITY = "capability"
 WROTE = "name the folder or the results_*.json that lm_eval wrote with --output_path"
 # What must be the same for two runs to be compared.
 SETTINGS = ("versions", "n-shot", "n-samples")
+LM_EVAL = {CAPABILITY: {"title": "What the model can still do (lm-eval)", "metrics": {}, "notes": []}}
 Key = tuple[str, str]  # task, metric with its filter
 
 

@@ -147,7 +147,7 @@ class Exam:
                 k = len(item.options)
                 stages = {stage: tuple(softmax(logp_CK[c])[:k].tolist()) for stage, logp_CK in logps.items()}
                 shares_K = panel.truth_CK[n, :k]
-                low_K, high_K = around(shares_K, panel.resampled_BCK[:, n, :k])
+                low_K, high_K = around(shares_K, panel.resampled_BCK[:, n, :k].astype(np.float64))
                 people, low, high = (tuple(one_K.tolist()) for one_K in (shares_K, low_K, high_K))
                 options = tuple(option.text for option in item.options)
                 portrait = Portrait(item_id, item.text, options, people, stages, low, high, panel.split)

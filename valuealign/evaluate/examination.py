@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from valuealign.config import RunConfig
 from valuealign.errors import AnswerError, CodebookError, ConfigError, SurveyError, nearest
 from valuealign.evaluate.asking import Questions
+from valuealign.evaluate.ballots import compare_blind
 from valuealign.evaluate.behaviour import behaviour_by_stage
 from valuealign.evaluate.exam import Exam
 from valuealign.evaluate.generations import free_prompts, generation_sheet
@@ -22,7 +25,7 @@ from valuealign.evaluate.probe_figures import probe_sheet, shown
 from valuealign.evaluate.probe_file import read_probes
 from valuealign.evaluate.profiles import ValueExam
 from valuealign.evaluate.readouts import Readout, read_out, readouts
-from valuealign.evaluate.record import Evaluation, Row, Standing
+from valuealign.evaluate.record import BASE, Evaluation, Row, Standing
 from valuealign.evaluate.sheet import Heard, Sheet, described
 from valuealign.evaluate.stated import stated_vs_shown
 from valuealign.types import EVERYONE, Cell
@@ -44,7 +47,7 @@ class Examination:
     ways: tuple[Readout, ...]
     sheets: tuple[Sheet, ...]
     values: ValueExam | None
-    base: str = "base"
+    base: str = BASE
 
     @property
     def questions(self) -> dict[str, Questions]:
@@ -76,12 +79,24 @@ class Examination:
         rows += self._stated(standings, heard)
         sheets = [*(way.sheet for way in self.ways if way.sheet), *asked, _kl_sheet()]
         there = {row.split for row in rows}
-        facts = {"sheets": described(sheet for sheet in sheets if sheet.name in there)}
+        facts: dict[str, Any] = {"sheets": described(sheet for sheet in sheets if sheet.name in there)}
         facts |= {"no value profiles": why} if why else {}
         whole = replace(evaluation.joined(rows, **facts), standings=standings)
         counted = sum(1 for cell in self.marks if sum(cell.desirable) and sum(cell.undesirable))
         note = "" if counted >= FEWEST_PROMPTS or not counted else f"on {counted} prompts only"
         return whole.with_behaviour(behaviour_by_stage(logps.get(MARKS, {}), self.marks, base=self.base), note=note)
+
+    def blind(self, folder: Path, heard: Mapping[str, Heard], say: Callable[[str], None]) -> list[Row]:
+        """The free answers, compared by people who do not know whose they are (``ballots.compare_blind``).
+
+        Raises ConfigError where no free answers were asked for, and what reading ballots raises.
+        """
+        if FREE not in heard or not heard[FREE].texts:
+            mend = f"add '{FREE}' to evaluate.sheets"
+            raise ConfigError("there are no free answers to compare", where="--ballots", mend=mend)
+        prompts = free_prompts(self.marks, read_probes(self.config.evaluate.probes))
+        answers = {who: texts[: len(prompts)] for who, texts in heard[FREE].texts.items()}
+        return compare_blind(folder, prompts, answers, seed=self.config.seed, say=say)
 
     def _standings(self, logps: Mapping[str, Sequence]) -> tuple[tuple[Standing, ...], str]:  # type: ignore[type-arg]
         if self.values is None or not logps:
@@ -100,7 +115,7 @@ class Examination:
 
 
 def examination(
-    config: RunConfig, exam: Exam, marks: Sequence[Cell], values: ValueExam | None = None, *, base: str = "base"
+    config: RunConfig, exam: Exam, marks: Sequence[Cell], values: ValueExam | None = None, *, base: str = BASE
 ) -> Examination:
     """What a run's configuration asks for. Raises ConfigError for unknown names and what reading its files raises."""
     for name in config.evaluate.sheets:

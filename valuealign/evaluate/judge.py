@@ -194,7 +194,8 @@ class Judge:
         for stage, logp_CK in logps.items():
             mine_CK = logp_CK[self.panel.cell_C]
             asked_C = ~np.isnan(mine_CK).all(-1)
-            parts = Parts(raw_mass(mine_CK) * asked_C, asked_C.astype(np.float64))
+            count_C = np.asarray(asked_C, dtype=np.float64)
+            parts = Parts(raw_mass(mine_CK) * count_C, count_C)
             if not asked_C.any():
                 continue
             rows.append(self._row(stage, "raw_mass", kind, _ratio(parts), self._draws(parts)))

@@ -26,6 +26,7 @@ BASELINE = {
     "survey": "uniform",
 }
 FLOOR, HALF = "noise floor", "split-half"
+BASE = "base"  # what the model is called before any training
 BEHAVIOUR = "behaviour"
 Kind = Literal["stage", "shuffled", "reworded", "null", "oracle", "floor", "half", "people", "gain", "difference"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from valuealign.evaluate.record import Kind, Row
+from valuealign.evaluate.record import Evaluation, Kind, Row
 from valuealign.metrics import Floats, Parts, interval, ratio_draws
 from valuealign.types import Cell, Message
 
@@ -53,6 +53,11 @@ class Sheet:
 def described(sheets: Iterable[Sheet]) -> dict[str, dict[str, Any]]:
     """What a record keeps of sheets besides their rows: title, metrics and notes, by name."""
     return {one.name: {"title": one.title, "metrics": dict(one.metrics), "notes": list(one.notes)} for one in sheets}
+
+
+def alone(sheet: Sheet, heard: Heard) -> Evaluation:
+    """The record of a sheet by itself."""
+    return Evaluation("report", heard.who, sheet.judge(heard), {"sheets": described([sheet])})
 
 
 def mean_rows(

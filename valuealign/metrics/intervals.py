@@ -57,7 +57,7 @@ def interval(
 
 def around(value: Floats, draws_B: Floats) -> tuple[Floats, Floats]:
     """Low and high [...] of shares from draws of them [B, ...], as ``interval`` has them; within 0 and 1."""
-    low, high = np.nanquantile(draws_B.astype(np.float64), [0.025, 0.975], axis=0) - np.nanmean(draws_B, axis=0)
+    low, high = np.nanquantile(draws_B, [0.025, 0.975], axis=0) - np.nanmean(draws_B, axis=0)
     return np.clip(value + low, 0.0, 1.0), np.clip(value + high, 0.0, 1.0)
 
 

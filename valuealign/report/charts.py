@@ -112,7 +112,7 @@ def changes(evaluation: Evaluation, later: str, earlier: str, metric: str = "jsd
     if not data:
         return ""
     base = alt.Chart(pl.DataFrame(data))
-    y = alt.Y("split:N", sort=[row["split"] for row in data], title=None, axis=QUIET)
+    y = alt.Y("split:N", sort=[str(row["split"]) for row in data], title=None, axis=QUIET)
     x = alt.X("value:Q", title=f"{later} - {earlier}: thousandths of a bit, below 0 is nearer to the people")
     zero = alt.Chart(pl.DataFrame({"zero": [0.0]})).mark_rule(color=INK["floor"]).encode(x="zero:Q")
     bars = base.mark_rule(strokeWidth=2, color=INK["stage"]).encode(y=y, x=alt.X("low:Q"), x2="high:Q")

@@ -81,8 +81,8 @@ def columns(evaluation: Evaluation) -> list[str]:
 
 
 def shown_split(evaluation: Evaluation) -> str:
-    """The split whose dispersion and raw mass the table shows: the headline, where it is there."""
-    return next(split for split in (*COLUMNS, "seen") if split in evaluation.splits)
+    """The split whose dispersion and raw mass the table shows: the headline, where it is there; empty without any."""
+    return next((split for split in (*COLUMNS, "seen") if split in evaluation.splits), "")
 
 
 def models(evaluation: Evaluation) -> list[str]:
