@@ -7,7 +7,7 @@ NETLESS ?= PYTHON=$(BIN)/python .ci/netless
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-ray check format prove clean
+.PHONY: help setup demo browser test test-unit test-ray check format prove clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -21,6 +21,9 @@ $(STAMP): pyproject.toml requirements.lock .ci/setup
 demo: export VALUEALIGN_HOME ?= $(CURDIR)/.valuealign
 demo: setup  ## the whole road on the embedded population (KEEP=1 leaves it serving)
 	@$(BIN)/python jobs/demo.py
+
+browser:  ## Debian's Chromium, for the tests that open pages (without it they are skipped)
+	@.ci/browser
 
 test: test-unit test-ray  ## every test: first the quick ones, then those that start clusters
 

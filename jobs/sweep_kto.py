@@ -31,6 +31,7 @@ from valuealign.models.load import fingerprint, resolve
 from valuealign.models.trained import check_kind
 from valuealign.prepared import prepare
 from valuealign.registry import Registry, Version, check_base
+from valuealign.report import write_sweep
 
 
 def sweep_kto(config: RunConfig) -> dict[str, Any]:
@@ -71,6 +72,9 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
         )
         trials = sweep(run, config.sweep, name="kto", progress=say)
     say("\n" + trials_table(trials, rule))
+    tried = [{"trial": t.id, **t.setting, **t.figures, "error": t.error} for t in trials]
+    if drawn := write_sweep(out / "sweep.svg", tried):
+        say(f"picture: {drawn}")
     best = trials[0]
     if not best.rule(rule).holds:
         say(f"the best trial: {str(best.rule(rule)).partition(', and auto')[0]}")
@@ -84,7 +88,7 @@ def sweep_kto(config: RunConfig) -> dict[str, Any]:
             "licence": prepared.survey.codebook.licence,
             "tier": prepared.survey.codebook.tier,
             "config": config.model_dump(mode="json"),
-            "sweep": [{"trial": t.id, **t.setting, **t.figures, "error": t.error} for t in trials],
+            "sweep": tried,
             "results": [{"split": "select", "metric": name, "value": best.figures[name]} for name in ("auc", "change")],
         }
         version = registry.register(
