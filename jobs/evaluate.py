@@ -28,8 +28,8 @@ from valuealign.config import RunConfig
 from valuealign.errors import ConfigError
 from valuealign.evaluate import Questions, alone, drawn, hear
 from valuealign.evaluate.benchmarks import BENCHMARKS, read_benchmark
-from valuealign.evaluate.capability import LM_EVAL, read_lm_eval
-from valuealign.evaluate.kl import kl_rows
+from valuealign.evaluate.paid.capability import LM_EVAL, read_lm_eval
+from valuealign.evaluate.paid.kl import kl_rows
 from valuealign.prepared import elsewhere, prepare
 from valuealign.report import print_sheets, print_table, write_report
 from valuealign.weighting import Gap

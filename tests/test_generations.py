@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from valuealign.errors import ConfigError, JudgeError, SignalError
-from valuealign.evaluate.ballots import (
+from valuealign.evaluate.free.ballots import (
     Verdict,
     choice_of,
     judge_by_url,
@@ -27,12 +27,12 @@ from valuealign.evaluate.ballots import (
     win_rate,
     write_ballots,
 )
-from valuealign.evaluate.generations import expressed_by_url, free_prompts, generation_sheet, names_of
-from valuealign.evaluate.judge_model import JudgeModel
-from valuealign.evaluate.probe_file import read_probes
+from valuealign.evaluate.free.generations import expressed_by_url, free_prompts, generation_sheet, names_of
+from valuealign.evaluate.free.judge_model import JudgeModel
+from valuealign.evaluate.free.value_words import kappa, read_value_words
+from valuealign.evaluate.probes.file import read_probes
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard
-from valuealign.evaluate.value_words import kappa, read_value_words
 from valuealign.types import Cell, Message
 
 PROMPTS = [(Message("user", f"Question {i}?"),) for i in range(20)]

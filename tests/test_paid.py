@@ -12,9 +12,9 @@ import pytest
 from scipy.stats import binomtest
 
 from valuealign.errors import ConfigError, SignalError
-from valuealign.evaluate.capability import read_lm_eval
-from valuealign.evaluate.kl import Drawn, kl_rows, open_chats, option_kl_rows, sampled_cells
-from valuealign.evaluate.paid import (
+from valuealign.evaluate.paid.capability import read_lm_eval
+from valuealign.evaluate.paid.kl import Drawn, kl_rows, open_chats, option_kl_rows, sampled_cells
+from valuealign.evaluate.paid.sheets import (
     RULES,
     Request,
     bare,

@@ -14,10 +14,10 @@ from conftest import ROOT
 from scipy import stats
 
 from valuealign.errors import ConfigError
-from valuealign.evaluate.generations import generation_sheet
-from valuealign.evaluate.probe_figures import HELD_OUT, probe_sheet, shown
-from valuealign.evaluate.probe_file import BUILT_IN, Probes, read_probes
-from valuealign.evaluate.probes import (
+from valuealign.evaluate.free.generations import generation_sheet
+from valuealign.evaluate.probes.figures import HELD_OUT, probe_sheet, shown
+from valuealign.evaluate.probes.file import BUILT_IN, Probes, read_probes
+from valuealign.evaluate.probes.places import (
     CHANGED,
     LETTERED,
     PAIRS,
@@ -30,9 +30,9 @@ from valuealign.evaluate.probes import (
     probe_cell,
     probe_places,
 )
+from valuealign.evaluate.probes.stated import Shown, carried, correlations, stated_vs_shown
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard
-from valuealign.evaluate.stated import Shown, carried, correlations, stated_vs_shown
 from valuealign.values import THEORIES
 
 PROBES = read_probes()

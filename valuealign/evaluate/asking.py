@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from valuealign.evaluate.kl import Drawn, open_chats, sampled_cells
+from valuealign.evaluate.paid.kl import Drawn, open_chats, sampled_cells
 from valuealign.evaluate.sheet import Heard
 from valuealign.types import Cell, Message
 

@@ -14,20 +14,20 @@ from typing import Any
 from valuealign.config import RunConfig
 from valuealign.errors import AnswerError, CodebookError, ConfigError, SurveyError, nearest
 from valuealign.evaluate.asking import Questions
-from valuealign.evaluate.ballots import compare_blind
 from valuealign.evaluate.behaviour import behaviour_by_stage
 from valuealign.evaluate.exam import Exam
-from valuealign.evaluate.generations import free_prompts, generation_sheet
-from valuealign.evaluate.judge_model import JudgeModel
-from valuealign.evaluate.kl import KL, KL_METRICS, option_kl_rows
-from valuealign.evaluate.paid import format_sheet, harmful_sheet, neutral_sheet, read_requests, read_texts
-from valuealign.evaluate.probe_figures import probe_sheet, shown
-from valuealign.evaluate.probe_file import read_probes
+from valuealign.evaluate.free.ballots import compare_blind
+from valuealign.evaluate.free.generations import free_prompts, generation_sheet
+from valuealign.evaluate.free.judge_model import JudgeModel
+from valuealign.evaluate.paid.kl import KL, KL_METRICS, option_kl_rows
+from valuealign.evaluate.paid.sheets import format_sheet, harmful_sheet, neutral_sheet, read_requests, read_texts
+from valuealign.evaluate.probes.figures import probe_sheet, shown
+from valuealign.evaluate.probes.file import read_probes
+from valuealign.evaluate.probes.stated import stated_vs_shown
 from valuealign.evaluate.profiles import ValueExam
 from valuealign.evaluate.readouts import Readout, read_out, readouts
 from valuealign.evaluate.record import BASE, Evaluation, Row, Standing
 from valuealign.evaluate.sheet import Heard, Sheet, described
-from valuealign.evaluate.stated import stated_vs_shown
 from valuealign.types import EVERYONE, Cell
 
 EXAM, MARKS, VALUES, PROBES, FREE = "exam", "behaviour", "values", "probes", "generations"

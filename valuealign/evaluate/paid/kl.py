@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from valuealign.evaluate.paid import Chat, blank_cell, questions
+from valuealign.evaluate.paid.sheets import Chat, blank_cell, questions
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import mean_rows
 from valuealign.metrics import Floats

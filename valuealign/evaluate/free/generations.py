@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from valuealign.evaluate.ballots import SHEET, judge_by_url, pairs_of, text_of, win_rate
-from valuealign.evaluate.judge_model import JudgeModel, read_all
-from valuealign.evaluate.probe_file import Probes
-from valuealign.evaluate.probes import UNWATCHED, WATCHED, framed
+from valuealign.evaluate.free.ballots import SHEET, judge_by_url, pairs_of, text_of, win_rate
+from valuealign.evaluate.free.judge_model import JudgeModel, read_all
+from valuealign.evaluate.free.value_words import ValueWords, kappa, read_value_words
+from valuealign.evaluate.probes.file import Probes
+from valuealign.evaluate.probes.places import UNWATCHED, WATCHED, framed
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard, Sheet, mean_rows
-from valuealign.evaluate.value_words import ValueWords, kappa, read_value_words
 from valuealign.types import Cell, Message
 
 WORDS, JUDGED = "value_words", "judged"

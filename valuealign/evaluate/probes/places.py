@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from valuealign.evaluate.probe_file import MOST_OPTIONS, Probes, Scenario
+from valuealign.evaluate.probes.file import MOST_OPTIONS, Probes, Scenario
 from valuealign.metrics import Floats, raw_mass, softmax
 from valuealign.prompts import ask
 from valuealign.types import Cell, Message

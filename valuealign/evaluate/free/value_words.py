@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuealign.errors import nearest
-from valuealign.evaluate.probe_file import as_config_error, theory_of
+from valuealign.evaluate.probes.file import as_config_error, theory_of
 from valuealign.surveys._yaml import Node, read
 
 BUILT_IN = Path(__file__).with_name("value_words.yaml")

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from valuealign.errors import AnswerError, SignalError, nearest
-from valuealign.evaluate.judge_model import JudgeModel, read_all
+from valuealign.evaluate.free.judge_model import JudgeModel, read_all
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import mean_rows
 from valuealign.surveys import csv_lines

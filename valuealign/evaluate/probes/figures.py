@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from valuealign.evaluate.probe_file import Probes, read_probes
-from valuealign.evaluate.probes import (
+from valuealign.evaluate.probes.file import Probes, read_probes
+from valuealign.evaluate.probes.places import (
     CHANGED,
     LISTED,
     UNWATCHED,
@@ -23,9 +23,9 @@ from valuealign.evaluate.probes import (
     probe_cell,
     probe_places,
 )
+from valuealign.evaluate.probes.stated import FLAT, METRICS, Shown, correlations, drawn_rows, profiles, resamples
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard, Sheet, mean_rows
-from valuealign.evaluate.stated import FLAT, METRICS, Shown, correlations, drawn_rows, profiles, resamples
 from valuealign.metrics import Floats, total_variation
 from valuealign.types import Estimate
 

@@ -1,0 +1,1 @@
+"""What alignment cost: refusals, plain text and form (``sheets``), distance from the base (``kl``), ``capability``."""
