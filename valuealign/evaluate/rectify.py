@@ -77,7 +77,7 @@ class Rectified:
 
     @property
     def gained(self) -> float:
-        """How many respondents the model is worth. Chance gives a useless one about one."""
+        """How many respondents the model is worth; chance gives a useless one a little more than none."""
         return self.worth - self.n_eff
 
 
