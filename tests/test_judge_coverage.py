@@ -41,8 +41,8 @@ def test_intervals_hold_what_they_are_of() -> None:
 def test_intervals_hold_what_they_are_of_in_full() -> None:
     found = worlds("--replicates", "300")
     for name, figures in found.items():
-        assert min(of(figures, KINDS, "held")) > 0.9, name
-        assert 0.93 < np.mean(of(figures, KINDS, "held")) < 0.985, name
+        assert min(of(figures, KINDS, "held")) > 0.85, name
+        assert 0.92 < np.mean(of(figures, KINDS, "held")) < 0.985, name
         # A figure near its bound or over a small room is skewed; the median tells whether noise is counted twice.
         assert 0.9 < np.median(of(figures, ("model", "null", "gain"), "width")) < 1.35, name
         assert of(figures, ("floor over perfect",), "floor") == pytest.approx([1, 1, 1], abs=0.08), name

@@ -11,6 +11,7 @@ from valuealign.types import Estimate
 
 FEW = 20  # clusters; under so many the widening is worth a word
 ALIKE = 1e-9  # clusters whose variance is this small a part of the people's differ by rounding alone
+MIDDLE = (0.158655, 0.841345)  # a normal distribution's mean, one standard deviation either way
 UPPER, NORMAL = 0.975, 1.959963984540054  # where a 95 % interval ends above, and the normal quantile there
 
 
@@ -94,7 +95,8 @@ def crossed_interval(
     known = [row_B[np.isfinite(row_B)] for row_B in draws_3B]
     if any(len(one) < 2 for one in known):
         return Estimate(value, float("nan"), float("nan"), n)
-    items, people, apart = (float(one.var()) for one in known)
+    # By the middle two thirds: a gain over little room has draws without a variance.
+    items, people, apart = (float(np.diff(np.quantile(one, MIDDLE))[0] / 2) ** 2 for one in known)
     if clusters < 2 or items <= ALIKE * people:
         return interval(value, known[1], n=n, clusters=1, bounds=bounds)
     stretch = np.sqrt(1 + max(0.0, people - apart) / (items * widening(clusters) ** 2))
