@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -111,3 +112,5 @@ def test_the_page_says_what_the_record_says(folder: Path) -> None:
     assert record.standings == full().standings and len(record.tested) == len(full().tested)
     (effect,) = [row for row in record.rows if (row.metric, row.who) == ("order_effect", "kto")]
     assert f"{effect.estimate.value:.3f} (" in page
+    cells = list(csv.DictReader((folder / "cells.csv").open(encoding="utf-8")))
+    assert len(cells) == len(record.tested) and float(cells[0]["kto"]) == record.tested[0].apart["kto"]

@@ -144,7 +144,17 @@ def test_report_is_offline_escaped_and_has_charts(evaluation: Evaluation, tmp_pa
 
 def test_files_beside_the_page_hold_the_same_figures(evaluation: Evaluation, tmp_path: Path) -> None:
     write_report(tmp_path, title="Run", evaluation=evaluation, behaviour={"kto": Estimate(0.8, 0.7, math.nan, 20)})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["evaluation.csv", "evaluation.json", "report.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "evaluation.csv",
+        "evaluation.json",
+        "questions.csv",
+        "report.html",
+    ]
+    shares = list(csv.DictReader((tmp_path / "questions.csv").open(encoding="utf-8")))
+    assert [(one["option"], one["people"], one["kto"]) for one in shares] == [
+        (f"a {EVIL}", "0.4", "0.45"),
+        ("b", "0.6", "0.55"),
+    ]
     back = Evaluation.from_json((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     assert back.rows[: len(evaluation.rows)] == evaluation.rows and back.facts["title"] == "Run"
     assert math.isnan(back.figure("behaviour", "kto", "auc").high) and back.portraits == evaluation.portraits
@@ -157,7 +167,7 @@ def test_files_beside_the_page_hold_the_same_figures(evaluation: Evaluation, tmp
 def test_a_second_report_replaces_the_first(evaluation: Evaluation, tmp_path: Path) -> None:
     write_report(tmp_path, title="First", evaluation=evaluation)
     path = write_report(tmp_path, title="Second", evaluation=evaluation)
-    assert "<h1>Second</h1>" in path.read_text(encoding="utf-8") and len(list(tmp_path.iterdir())) == 3
+    assert "<h1>Second</h1>" in path.read_text(encoding="utf-8") and len(list(tmp_path.iterdir())) == 4
 
 
 def test_one_stage_on_one_split_is_enough() -> None:

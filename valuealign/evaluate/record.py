@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -170,14 +170,43 @@ class Evaluation:
 
     def to_csv(self) -> str:
         """The rows as CSV with a header; an empty place where a figure does not exist."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["split", "part", "who", "kind", "metric", "value", "low", "high", "n", "note"])
-        for row in self.rows:
-            one = row.estimate
-            figures = [repr(x) if math.isfinite(x) else "" for x in (one.value, one.low, one.high)]
-            writer.writerow([row.split, row.part, row.who, row.kind, row.metric, *figures, one.n, row.note])
-        return out.getvalue()
+        rows = (
+            [row.split, row.part, row.who, row.kind, row.metric, *map(_figure, (e.value, e.low, e.high)), e.n, row.note]
+            for row in self.rows
+            for e in (row.estimate,)
+        )
+        return _csv(["split", "part", "who", "kind", "metric", "value", "low", "high", "n", "note"], rows)
+
+    def questions_csv(self) -> str:
+        """The answers to every question that names no group, a line an option: shares of people and stages."""
+        rows = []
+        for one in self.portraits:
+            unknown = [math.nan] * len(one.people)
+            columns = one.people, one.low or unknown, one.high or unknown, *(one.stages[stage] for stage in self.stages)
+            for option, *figures in zip(one.options, *columns, strict=True):
+                rows.append([one.split, one.item, one.question, option, *map(_figure, figures)])
+        return _csv(["split", "item", "question", "option", "people", "low", "high", *self.stages], rows)
+
+    def cells_csv(self) -> str:
+        """Every cell that was judged: the Jensen-Shannon divergence (bits) of stages, guesses and the floor."""
+        who = list(dict.fromkeys(who for one in self.tested for who in one.apart))
+        rows = (
+            [one.split, one.item, one.group, repr(one.n_eff), *(_figure(one.apart.get(name, math.nan)) for name in who)]
+            for one in self.tested
+        )
+        return _csv(["split", "item", "group", "n_eff", *who], rows)
+
+
+def _figure(value: float) -> str:
+    return repr(float(value)) if math.isfinite(value) else ""
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def _plain(tree: Any) -> Any:

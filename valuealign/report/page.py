@@ -63,7 +63,8 @@ def write_report(
     sweep: Sequence[Mapping[str, Any]] = (),
     configuration: str = "",
 ) -> Path:
-    """Write ``report.html``, ``evaluation.json`` and ``evaluation.csv``; returns the page's path.
+    """Write ``report.html`` and ``evaluation.json``, ``evaluation.csv`` and, where there are any, ``questions.csv``
+    and ``cells.csv``; returns the page's path.
 
     ``facts`` are sections of key and value (data, weighting); ``behaviour`` an AUC for each stage;
     ``lineage`` the versions this model descends from, oldest first; ``gaps`` what weighting mended of
@@ -81,6 +82,10 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "evaluation.json", record.to_json())
     _write(folder / "evaluation.csv", record.to_csv())
+    if record.portraits:
+        _write(folder / "questions.csv", record.questions_csv())
+    if record.tested:
+        _write(folder / "cells.csv", record.cells_csv())
     page = _page(
         evaluation,
         gaps,
