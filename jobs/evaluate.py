@@ -7,10 +7,9 @@
     python jobs/evaluate.py --benchmark globalopinionqa --file data.csv      # docs/benchmarks-published.md
     python jobs/evaluate.py 'evaluate.sheets=[generations]' --ballots blind  # people compare, blind: docs/probes.md
 
-Use the configuration that the versions were aligned with, so that the same people are held out. It
-runs in this process, without a cluster, prints the table and writes the report. --on takes another
-run's survey, weights and groups; people who are in both stay in their part, and questions that were
-trained, or nearly so, are left out.
+Use the configuration that the versions were aligned with, so that the same people are held out. It runs in this
+process, without a cluster. --on takes another run's survey, weights and groups; people who are in both stay in
+their part, and questions that were trained, or nearly so, are left out.
 """
 
 from __future__ import annotations
@@ -46,11 +45,8 @@ def evaluate(
     lm_eval: tuple[tuple[str, str], ...] = (),
 ) -> dict[str, Any]:
     """Score, judge, print and report; returns the evaluation and the report's path."""
-    for one, other in ((version, compare), (benchmark, on)):
-        if one and other:
-            what = f"'{one}' and '{other}' do not go together"
-            raise ConfigError(what, where="command line", mend="do one after the other")
-    sheet = read_benchmark(benchmark, file or Path("--file")) if benchmark else None
+    _check(version=version, compare=compare, benchmark=benchmark, on=on, file=file, ballots=ballots)
+    sheet = read_benchmark(benchmark, file) if benchmark and file else None
     host, versions, who = hosted(config, compare or version or ("champion",))
     lineage = [f"base model {config.model.path}", *(one.ref for one in versions)]
     gaps: tuple[Gap, ...] = ()
@@ -96,6 +92,18 @@ def evaluate(
     )
     say(f"\nreport: {report}")
     return {"evaluation": evaluation, "report": report}
+
+
+def _check(**given: Any) -> None:
+    """Options that do not go together, or not alone, are said before anything is asked."""
+    for one, other in (("version", "compare"), ("benchmark", "on"), ("benchmark", "ballots")):
+        if given[one] and given[other]:
+            what = f"--{one} and --{other} do not go together"
+            raise ConfigError(what, where="command line", mend="do one after the other")
+    if bool(given["benchmark"]) != bool(given["file"]):
+        name = given["benchmark"]
+        form = BENCHMARKS[name].form if name in BENCHMARKS else "see docs/benchmarks-published.md"
+        raise ConfigError("--benchmark NAME and --file PATH go together", where="command line", mend=form)
 
 
 if __name__ == "__main__":

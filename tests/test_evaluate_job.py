@@ -78,6 +78,9 @@ def test_two_things_at_once_are_refused(home: Path, monkeypatch: pytest.MonkeyPa
     evaluate, config = job(monkeypatch), configuration.load(None, [])
     with pytest.raises(ConfigError, match="do not go together"):
         evaluate.evaluate(config, ("v1",), compare=("v1", "v2"))
+    for given in ({"file": Path("x.csv")}, {"benchmark": "subpop"}):
+        with pytest.raises(ConfigError, match="--benchmark NAME and --file PATH go together"):
+            evaluate.evaluate(config, ("v1",), **given)
     with pytest.raises(ConfigError, match="no sheet is called 'probe'"):
         small = ["survey.people=900", "groups.crossings=1", "evaluate.bootstrap=20", "evaluate.sheets=[probe]"]
         evaluate.evaluate(configuration.load(None, small), ("v1",))
