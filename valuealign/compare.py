@@ -146,7 +146,7 @@ def _judge(exam: Exam, out: Path, chosen: Mapping[str, Trial], ways: Sequence[Re
 def _score(config: RunConfig, out: Path, who: str, sets: Mapping[str, tuple[Cell, ...]]) -> None:
     """Keep the answers of the base, or of a trial's adapter, if they are not kept yet."""
     if not (out / "scores" / f"{who}.npz").is_file():
-        learner = _Learner(config, None if who == BASE else out / "trials" / who)
+        learner = Learner(config, None if who == BASE else out / "trials" / who)
         write_scores(out, who, {name: learner.score(cells) for name, cells in sets.items()})
 
 
@@ -160,7 +160,7 @@ def _trial(
     if record.is_file():
         say(f"{folder.name}: done before")
         return Trial(**json.loads(record.read_text(encoding="utf-8")))
-    learner, began = _Learner(config), time.perf_counter()
+    learner, began = Learner(config), time.perf_counter()
     stage, planned = plan(make(), learner.tokenizer, config, tokens=tokens, peak=peak, packed=learner.packed)
     for report in learner.learn(stage):
         if report.step in {max(1, round(stage.steps * n / 4)) for n in range(1, 5)}:
@@ -231,8 +231,8 @@ def _pipes(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-class _Learner:
-    """The base with a fresh adapter, or with a trained one, in this process."""
+class Learner:
+    """The base in this process, ready to learn: as it is (with a fresh adapter), or with what a trial trained."""
 
     def __init__(self, config: RunConfig, adapter: Path | None = None) -> None:
         base, model = build(config.model, seed=config.seed, start=adapter)
