@@ -242,11 +242,14 @@ class Learner:
         self._engine = LocalEngine(model, pad_id=self._pad_id, clip=config.train.clip, optimizer=decay)
 
     def learn(self, stage: Stage) -> Iterator[StepReport]:
+        """Train a stage, a report after each step."""
         return learn(self._engine, stage, self.tokenizer, train=self.train, pad_id=self._pad_id, packed=self.packed)
 
     def score(self, cells: Sequence[Cell]) -> list[np.ndarray]:
+        """Raw log-probabilities [K] (nats) of each cell's completions."""
         rows, budget = [render(cell, self.tokenizer) for cell in cells], self.train.token_budget
         return score_all(self._engine, rows, pad_id=self._pad_id, packed=self.packed, token_budget=budget)
 
     def save(self, folder: Path) -> None:
+        """Write what was trained."""
         self._engine.save_trained(folder)
