@@ -8,8 +8,7 @@
     python jobs/evaluate.py 'evaluate.sheets=[generations]' --ballots blind  # people compare, blind: docs/probes.md
 
 Use the configuration that the versions were aligned with, so that the same people are held out. It runs in this
-process, without a cluster. --on takes another run's survey, weights and groups; people who are in both stay in
-their part, and questions that were trained, or nearly so, are left out.
+process. --on takes another run's survey; people who are in both stay in their part, and trained questions go.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from valuealign.config import RunConfig
 from valuealign.errors import ConfigError
 from valuealign.evaluate import Questions, alone, drawn, hear
 from valuealign.evaluate.benchmarks import BENCHMARKS, read_benchmark
+from valuealign.evaluate.examination import FREE
 from valuealign.evaluate.paid.capability import LM_EVAL, read_lm_eval
 from valuealign.evaluate.paid.kl import kl_rows
 from valuealign.prepared import elsewhere, prepare
@@ -46,11 +46,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score, judge, print and report; returns the evaluation and the report's path."""
     _check(version=version, compare=compare, benchmark=benchmark, on=on, file=file, ballots=ballots)
+    if ballots and FREE not in config.evaluate.sheets:
+        raise ConfigError("there are no free answers to compare", where="--ballots", mend=f"add evaluate.sheets {FREE}")
     sheet = read_benchmark(benchmark, file) if benchmark and file else None
+    able = read_lm_eval(dict(lm_eval)) if lm_eval else []
     host, versions, who = hosted(config, compare or version or ("champion",))
-    lineage = [f"base model {config.model.path}", *(one.ref for one in versions)]
+    lineage, screens = [f"base model {config.model.path}", *(one.ref for one in versions)], None
     gaps: tuple[Gap, ...] = ()
-    screens = None
     if sheet is not None:
         heard = hear(host, who, {sheet.name: Questions(sheet.cells)}, seed=config.seed, say=say)
         evaluation, people = alone(sheet, heard[sheet.name]), {"benchmark": BENCHMARKS[sheet.name].source}
@@ -68,17 +70,16 @@ def evaluate(
         heard = hear(host, who, asked.questions, seed=config.seed, say=say)
         evaluation = asked.judge(heard)
         if config.evaluate.samples:
-            made = {name: ref for name, ref in who.items() if ref is not None}
+            made = {one.id: one.id for one in versions}
             answers = drawn(host, made, samples=config.evaluate.samples, seed=config.seed, say=say)
             evaluation = evaluation.joined(kl_rows(answers, seed=config.seed))
         if ballots is not None:
             evaluation = evaluation.joined(asked.blind(ballots, heard, say))
     if lm_eval:
-        evaluation = evaluation.joined(read_lm_eval(dict(lm_eval)), sheets=evaluation.facts["sheets"] | LM_EVAL)
+        evaluation = evaluation.joined(able, sheets=evaluation.facts["sheets"] | LM_EVAL)
     for table in (print_table(evaluation), print_sheets(evaluation)):
         say("\n" + table if table else "")
-    told = "\n".join([*(v.ref for v in versions), str(on or ""), benchmark or "", str(file or "")])
-    key = hashlib.sha256(told.encode()).hexdigest()[:8]
+    key = hashlib.sha256(repr(([v.ref for v in versions], on, benchmark, file)).encode()).hexdigest()[:8]
     report = write_report(
         configuration.home() / "runs" / config.name / f"evaluate-{key}",
         title=" and ".join(v.ref for v in versions) + (f": {sheet.title}" if sheet else ""),
@@ -101,9 +102,8 @@ def _check(**given: Any) -> None:
             what = f"--{one} and --{other} do not go together"
             raise ConfigError(what, where="command line", mend="do one after the other")
     if bool(given["benchmark"]) != bool(given["file"]):
-        name = given["benchmark"]
-        form = BENCHMARKS[name].form if name in BENCHMARKS else "see docs/benchmarks-published.md"
-        raise ConfigError("--benchmark NAME and --file PATH go together", where="command line", mend=form)
+        mend = "see docs/benchmarks-published.md for what file to bring"
+        raise ConfigError("--benchmark NAME and --file PATH go together", where="command line", mend=mend)
 
 
 if __name__ == "__main__":

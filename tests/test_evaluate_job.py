@@ -81,6 +81,10 @@ def test_two_things_at_once_are_refused(home: Path, monkeypatch: pytest.MonkeyPa
     for given in ({"file": Path("x.csv")}, {"benchmark": "subpop"}):
         with pytest.raises(ConfigError, match="--benchmark NAME and --file PATH go together"):
             evaluate.evaluate(config, ("v1",), **given)
+    with pytest.raises(ConfigError, match="there are no free answers to compare"):
+        evaluate.evaluate(config, ("v1",), ballots=Path("blind"))
+    with pytest.raises(ConfigError, match="no user, password or query"):
+        configuration.load(None, ["evaluate.judge_url=https://me:secret@host/v1"])
     with pytest.raises(ConfigError, match="no sheet is called 'probe'"):
         small = ["survey.people=900", "groups.crossings=1", "evaluate.bootstrap=20", "evaluate.sheets=[probe]"]
         evaluate.evaluate(configuration.load(None, small), ("v1",))

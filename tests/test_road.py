@@ -89,7 +89,7 @@ def test_a_real_survey_aligns_a_real_checkpoint(tmp_path: Path, shared_data: Pat
     cut = (
         "-c", "examples/nonvoters_run.yaml", f"survey.file={shared_data / 'nonvoters_538' / 'nonvoters_data.csv'}",
         f"model.path={shared_data / 'stories260K'}", "survey.rows=1200", "groups.crossings=1", "groups.max_groups=8",
-        "evaluate.bootstrap=30", "model.train=lora",
+        "evaluate.bootstrap=30", "model.train=lora", "evaluate.sheets=[neutral]",
     )  # fmt: skip
     said = run(home, "jobs/align.py", *cut, "distribution.epochs=0.5", "model.lora_r=4", "model.quantize=nf4")
     assert "the survey's own" in said and "additive" in said.lower() or "traits added up" in said

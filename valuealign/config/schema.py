@@ -326,6 +326,13 @@ class EvaluateConfig(Section):
         0, ge=0, description="answers drawn of each open prompt for the distance from the base; 0: none"
     )
 
+    @model_validator(mode="after")
+    def _no_secrets(self) -> EvaluateConfig:
+        place = (self.judge_url or "").partition("://")[2]
+        if "@" in place.partition("/")[0] or "?" in place:
+            raise ValueError("judge_url takes no user, password or query: reports show it; set VALUEALIGN_JUDGE_KEY")
+        return self
+
 
 class GateConfig(Section):
     """What a candidate must show before it serves. Margins are fixed here, beforehand."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from valuealign.config import RunConfig
-from valuealign.errors import AnswerError, CodebookError, ConfigError, SurveyError, nearest
+from valuealign.errors import AnswerError, CodebookError, ConfigError, JudgeError, SurveyError, nearest
 from valuealign.evaluate.asking import Questions
 from valuealign.evaluate.behaviour import behaviour_by_stage
 from valuealign.evaluate.exam import Exam
@@ -65,7 +65,7 @@ class Examination:
         """What a run that scores but writes nothing can ask."""
         return {name: one.cells for name, one in self.questions.items() if one.cells}
 
-    def judge(self, heard: Mapping[str, Heard], *, part: str = "report") -> Evaluation:
+    def judge(self, heard: Mapping[str, Heard]) -> Evaluation:
         """The record of what everybody answered; what nobody was asked is left out. Raises as ``Exam.judge``."""
         logps = {name: one.logps for name, one in heard.items()}
         texts = {name: one.texts for name, one in heard.items()}
@@ -73,14 +73,19 @@ class Examination:
         evaluation = self.exam.judge(logps[EXAM], part="report", reworded=reworded)
         rows += option_kl_rows(logps[EXAM], self.exam.cells, base=self.base)
         asked = [sheet for sheet in self.sheets if heard.get(sheet.name, Heard()).who]
+        unjudged = ""
         for sheet in asked:
-            rows += sheet.judge(heard[sheet.name])
+            try:
+                rows += sheet.judge(heard[sheet.name])
+            except JudgeError as error:  # what everybody answered is worth more than a judge who cannot be reached
+                unjudged = str(error)
         standings, why = self._standings(logps.get(VALUES, {}))
         rows += self._stated(standings, heard)
         sheets = [*(way.sheet for way in self.ways if way.sheet), *asked, _kl_sheet()]
         there = {row.split for row in rows}
         facts: dict[str, Any] = {"sheets": described(sheet for sheet in sheets if sheet.name in there)}
         facts |= {"no value profiles": why} if why else {}
+        facts |= {"not judged by a model": unjudged} if unjudged else {}
         whole = replace(evaluation.joined(rows, **facts), standings=standings)
         counted = sum(1 for cell in self.marks if sum(cell.desirable) and sum(cell.undesirable))
         note = "" if counted >= FEWEST_PROMPTS or not counted else f"on {counted} prompts only"
@@ -89,11 +94,9 @@ class Examination:
     def blind(self, folder: Path, heard: Mapping[str, Heard], say: Callable[[str], None]) -> list[Row]:
         """The free answers, compared by people who do not know whose they are (``ballots.compare_blind``).
 
-        Raises ConfigError where no free answers were asked for, and what reading ballots raises.
+        Raises SignalError as reading ballots does.
         """
-        if FREE not in heard or not heard[FREE].texts:
-            mend = f"add '{FREE}' to evaluate.sheets"
-            raise ConfigError("there are no free answers to compare", where="--ballots", mend=mend)
+        assert FREE in heard, "free answers were asked for"
         prompts = free_prompts(self.marks, read_probes(self.config.evaluate.probes))
         answers = {who: texts[: len(prompts)] for who, texts in heard[FREE].texts.items()}
         return compare_blind(folder, prompts, answers, seed=self.config.seed, say=say)
@@ -119,6 +122,8 @@ def examination(
 ) -> Examination:
     """What a run's configuration asks for. Raises ConfigError for unknown names and what reading its files raises."""
     for name in config.evaluate.sheets:
+        if config.evaluate.sheets.count(name) > 1:
+            raise ConfigError(f"'{name}' stands here twice", where="evaluate.sheets", mend=f"write '{name}' once")
         if name not in SHEETS:
             raise ConfigError(f"no sheet is called '{name}'", where="evaluate.sheets", mend=nearest(name, SHEETS))
     sheets = tuple(SHEETS[name](config, exam, marks) for name in config.evaluate.sheets)

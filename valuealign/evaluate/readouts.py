@@ -14,6 +14,7 @@ import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,8 @@ def exam_of(config: RunConfig, survey: Survey, weights_P: Floats, groups: Sequen
     Raises ConfigError for unknown templates and read-outs, and what ``build_exam`` raises.
     """
     for name in config.evaluate.readouts:
+        if config.evaluate.readouts.count(name) > 1:
+            raise ConfigError(f"'{name}' stands here twice", where="evaluate.readouts", mend=f"write '{name}' once")
         if name not in READOUTS:
             raise ConfigError(
                 f"no read-out is called '{name}'", where="evaluate.readouts", mend=nearest(name, READOUTS)
@@ -118,10 +121,16 @@ def letters(exam: Exam, template: Template) -> Readout:
     plain = replace(template, option="{option}", between="\n")
     cells = []
     for item, group in _asked(exam):
-        names = string.ascii_uppercase[: len(item.options)]
+        names = _letters(len(item.options))
         shown = [f"{letter}. {option.text}" for letter, option in zip(names, item.options, strict=True)]
         cells.append(_cell(item, group, ask(item.text, shown, group.text, plain), tuple(names)))
     return Readout("by letter", Questions(tuple(cells)), _as_scored)
+
+
+def _letters(count: int) -> list[str]:
+    """A to Z, then AA, AB and so on."""
+    more = (a + b for a in string.ascii_uppercase for b in string.ascii_uppercase)
+    return list(islice(chain(string.ascii_uppercase, more), count))
 
 
 def by_length(exam: Exam, template: Template) -> Readout:

@@ -19,6 +19,8 @@ from valuealign.report.words import NULLS, columns, find, models, words
 from valuealign.types import EVERYONE
 from valuealign.weighting import Gap
 
+alt.data_transformers.disable_max_rows()  # a chart is drawn here, not sent
+
 INK = {
     "stage": "#0072b2",
     "null": "#d55e00",

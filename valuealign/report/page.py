@@ -39,7 +39,6 @@ PORTRAITS = 6
 # Groups of each screen in the table, beside everyone.
 MOST_MOVED = 3
 PAGE = Path(__file__).with_name("page.html.jinja")
-TITLES = {"jsd_bits": "How far the answers are from the people's"}
 
 
 class Figure(NamedTuple):

@@ -213,8 +213,14 @@ def _variety(evaluation: Evaluation, last: str) -> str:
     if row is None:
         return ""
     low, high, value = row.estimate.low, row.estimate.high, row.estimate.value
-    how = "surer than people differ" if high < 0.95 else "less sure than people are" if low > 1.05 else "about right"
-    return f"Its answers hold {percent(value)} of the variety of the people's (entropy): {how}."
+    if high < 1:
+        how = "they are surer than people differ"
+    elif low > 1:
+        how = "they are less sure than people are"
+    else:
+        how = "not shown to differ"
+    span = f"95 %: {percent(low)} to {percent(high)}"
+    return f"Its answers hold {percent(value)} of the variety of the people's (entropy; {span}): {how}."
 
 
 def _furthest(evaluation: Evaluation, last: str) -> str:
@@ -234,7 +240,10 @@ def _worst(evaluation: Evaluation, last: str) -> str:
     )
     if row is None:
         return ""
-    return f"It knows the group {row.note} least ({1000 * row.estimate.value:.1f} thousandths of a bit)."
+    return (
+        f"It seems to know the group {row.note} least ({1000 * row.estimate.value:.1f} thousandths of a bit; small"
+        " groups are furthest by chance too)."
+    )
 
 
 def _behaviour(evaluation: Evaluation, last: str) -> str:

@@ -125,6 +125,11 @@ def compare_blind(
         say("have 'preferred' filled in (a, b or tie), leave the file or copies of it there, and repeat the command")
         return []
     verdicts = read_ballots(sorted(folder.glob("*.csv")), key)
+    if strangers := {who for one in verdicts for who in (one.first, one.second)} - set(answers_by_who):
+        what = f"these ballots compare {', '.join(sorted(strangers))}, which are not asked here"
+        raise SignalError(
+            what, where=str(folder), mend="name the versions that they were written for, or another folder"
+        )
     rows = []
     for before, after in pairs_of(answers_by_who):
         raters = len({one.rater for one in verdicts if one.rater})
