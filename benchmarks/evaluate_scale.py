@@ -137,7 +137,8 @@ def race(host: Host, rounds: Sequence[Sequence[Cell]]) -> tuple[Side, Side, list
             raise SystemExit(f"the two sides differ by {largest:.3g} nats")
         mine, other = ours.seconds - before[0], theirs.seconds - before[1]
         ratios.append(round(other / mine, 2))
-        print(f"round {number}: {len(cells):,} cells, {len(found[0]):,} answers: {mine:.2f} s and {other:.2f} s")
+        took = f"{mine:.2f} s and {other:.2f} s"
+        print(f"round {number}: {len(cells):,} cells, {len(found[0]):,} answers: {took}", flush=True)
     return ours, theirs, ratios, largest
 
 
@@ -149,7 +150,7 @@ def compare(host: Host, cells: list[Cell], *, rounds: int, each: int, whole: boo
     for given in (drawn[0][:WARM_UP], separate(drawn[0][:WARM_UP])):
         host.score(None, given)
     ours, theirs, ratios, largest = race(host, drawn)
-    print(f"the same log-probabilities, up to {largest:.1e} nats")
+    print(f"the same log-probabilities, up to {largest:.1e} nats", flush=True)
     all_of_it = Side()
     if whole:
         all_of_it.score(host, cells)
