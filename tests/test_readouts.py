@@ -12,7 +12,18 @@ from known_public import World
 
 from valuealign import config as configuration
 from valuealign.errors import ConfigError
-from valuealign.evaluate import READOUTS, Questions, Readout, build_exam, cell_sets, exam_of, hear, read_out, readouts
+from valuealign.evaluate import (
+    READOUTS,
+    Questions,
+    Readout,
+    Row,
+    build_exam,
+    cell_sets,
+    exam_of,
+    hear,
+    read_out,
+    readouts,
+)
 from valuealign.evaluate.readouts import DECLINING, SAMPLES, stated
 from valuealign.prompts import wordings
 from valuealign.surveys.table import Survey
@@ -54,7 +65,7 @@ class Model:
         return found
 
 
-def judged(world: World, name: str, model: Model) -> tuple[Readout, dict[str, list[np.ndarray | None]], list]:  # type: ignore[type-arg]
+def judged(world: World, name: str, model: Model) -> tuple[Readout, dict[str, list[np.ndarray | None]], list[Row]]:
     way = READOUTS[name](world.exam, CHAT)
     scores = {way.how: {"m": model.score(None, way.asked.cells)}}
     reworded, rows = read_out([way], scores)

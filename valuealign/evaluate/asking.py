@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from valuealign.evaluate.paid.kl import Drawn, open_chats, sampled_cells
 from valuealign.evaluate.sheet import Heard
+from valuealign.metrics import Floats
 from valuealign.types import Cell, Message
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def hear(
 
     A sampled answer is fixed by ``seed`` and its place.
     """
-    logps: dict[str, dict[str, Sequence]] = {name: {} for name in asked}  # type: ignore[type-arg]
+    logps: dict[str, dict[str, Sequence[Floats]]] = {name: {} for name in asked}
     texts: dict[str, dict[str, list[str]]] = {name: {} for name in asked}
     for name, version in who.items():
         cells = sum(len(one.cells) for one in asked.values())

@@ -28,6 +28,7 @@ from valuealign.evaluate.profiles import ValueExam
 from valuealign.evaluate.readouts import Readout, read_out, readouts
 from valuealign.evaluate.record import BASE, Evaluation, Row, Standing
 from valuealign.evaluate.sheet import Heard, Sheet, described
+from valuealign.metrics import Floats
 from valuealign.types import EVERYONE, Cell
 
 EXAM, MARKS, VALUES, PROBES, FREE = "exam", "behaviour", "values", "probes", "generations"
@@ -101,7 +102,7 @@ class Examination:
         answers = {who: texts[: len(prompts)] for who, texts in heard[FREE].texts.items()}
         return compare_blind(folder, prompts, answers, seed=self.config.seed, say=say)
 
-    def _standings(self, logps: Mapping[str, Sequence]) -> tuple[tuple[Standing, ...], str]:  # type: ignore[type-arg]
+    def _standings(self, logps: Mapping[str, Sequence[Floats]]) -> tuple[tuple[Standing, ...], str]:
         if self.values is None or not logps:
             return (), ""
         try:
