@@ -17,7 +17,7 @@ def test_a_mean_with_weights_and_missing_values() -> None:
     rows = by_who(mean_rows("s", "m", {"base": [1.0, np.nan, 3.0], "v1": [2.0, 5.0, 4.0]}, weights=[1, 1, 3]))
     assert rows["base"].estimate.value == pytest.approx((1 + 9) / 4) and rows["base"].estimate.n == 2
     assert rows["v1"].estimate.value == pytest.approx((2 + 5 + 12) / 5)
-    assert rows["v1 - base"].estimate.value == pytest.approx(19 / 5 - 2.5) and rows["v1 - base"].kind == "difference"
+    assert rows["v1 - base"].estimate.value == pytest.approx(1) and rows["v1 - base"].kind == "difference"
     assert not mean_rows("s", "m", {}) and not mean_rows("s", "m", {"base": [np.nan]})
 
 
@@ -44,3 +44,21 @@ def test_an_interval_covers_when_clusters_are_alike() -> None:
 
 def test_who_answered_keeps_its_order() -> None:
     assert Heard({"base": [], "v2": []}, {"v1": [], "base": []}).who == ("base", "v2", "v1")
+
+
+def test_a_mean_is_of_the_clusters_that_count() -> None:
+    """Two questions of twenty were answered: the interval is as wide as if only they had been asked."""
+    clusters = list(np.arange(20).repeat(5))
+    values = np.random.default_rng(3).normal(size=20).repeat(5)
+    few = np.where(np.array(clusters) < 2, values, np.nan)
+    (some,) = mean_rows("s", "m", {"v": few}, clusters=clusters)
+    (alone,) = mean_rows("s", "m", {"v": values[:10]}, clusters=clusters[:10])
+    assert some.estimate == alone.estimate
+
+
+def test_a_difference_is_of_what_both_answered() -> None:
+    rows = by_who(mean_rows("s", "m", {"base": [1.0, np.nan, 3.0], "v1": [2.0, 50.0, 5.0]}, weights=[1, 1, 3]))
+    apart = rows["v1 - base"]
+    assert apart.estimate.value == pytest.approx((1 + 3 * 2) / 4) and apart.estimate.n == 2
+    assert apart.note == "paired, the 2 of both"
+    assert "v1 - base" not in by_who(mean_rows("s", "m", {"base": [1.0, np.nan], "v1": [np.nan, 2.0]}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,15 @@ class Panel:
         return np.unique(np.array(self.items), return_inverse=True)[1].astype(np.intp)
 
 
+class Drawn(NamedTuple):
+    """A figure with its ``crossed_draws`` [3, B], and of how many cells and items it is: those that count in it."""
+
+    value: float
+    draws_3B: Floats
+    cells: int
+    items: int
+
+
 class Judge:
     """The figures of one panel. Every ``who`` meets the same resamples, so differences are paired.
 
@@ -59,14 +68,12 @@ class Judge:
     """
 
     def __init__(self, panel: Panel, positions_CK: Floats, donor_C: Ints, seed: int) -> None:
-        self.panel, self.positions_CK, self.donor_C = panel, positions_CK, donor_C
+        self.panel, self.positions_CK, self.donor_C, self.seed = panel, positions_CK, donor_C, seed
         self.truth_BCK = panel.resampled_BCK.astype(np.float64)
-        self.items = len(set(panel.items))
-        resamples = len(self.truth_BCK)
-        rng = np.random.default_rng([seed, 0x70696B73])
-        even = np.full(self.items, 1 / self.items)
-        self.picks_BI = rng.multinomial(self.items, even, size=resamples).astype(np.float64)
-        self.shuffled_BI = rng.permuted(np.tile(np.arange(resamples)[:, None], (1, self.items)), axis=0)
+        self.item_C, self.items, self.resamples = panel.item_C, len(set(panel.items)), len(self.truth_BCK)
+        self.picked: dict[bytes, Floats] = {}
+        rng = np.random.default_rng([seed, 0x73687566])
+        self.shuffled_BI = rng.permuted(np.tile(np.arange(self.resamples)[:, None], (1, self.items)), axis=0)
 
     def rows(self, logps: Mapping[str, Floats], reworded: Mapping[str, Floats] | None = None) -> list[Row]:
         """Every metric of every stage, null and floor on this panel, and the stages' gains over each other.
@@ -81,22 +88,17 @@ class Judge:
         kinds |= dict.fromkeys(reworded, "reworded")
         rows: list[Row] = []
         for name, metric in METRICS.items():
-            draws: dict[str, tuple[float, Floats]] = {}
-            for who, shares_CK in answers.items():
-                parts = metric.measure(shares_CK, self.panel.truth_CK, self.positions_CK)
-                value = _ratio(parts)
-                if math.isnan(value):
-                    continue  # nothing counts: nominal items on a scale, one group to shuffle, the slope of even shares
-                parts_B = metric.measure(shares_CK[None], self.truth_BCK, self.positions_CK)
-                draws[who] = value, self._draws(parts, parts_B)
-                rows.append(self._row(who, name, kinds[who], *draws[who], note=notes.get(who, "")))
-            if metric.better != "near 1" and draws:
-                floor, asked, met = self._floor(name)
-                draws[FLOOR] = floor, met
-                rows.append(self._row(FLOOR, name, "floor", floor, asked, note="what a perfect model would score"))
-            if metric.better == "lower" and draws:
-                rows += self._gains(name, draws, list(logps))
-            rows += self._differences(name, draws, list(logps))
+            # Nothing counts: nominal items on a scale, one group to shuffle, the slope of even shares.
+            figures = {who: self._figure(name, shares_CK) for who, shares_CK in answers.items()}
+            figures = {who: one for who, one in figures.items() if one.cells}
+            rows += [self._row(who, name, kinds[who], one, note=notes.get(who, "")) for who, one in figures.items()]
+            stages = [stage for stage in logps if stage in figures]
+            if metric.better != "near 1" and figures:
+                floor, _ = self._floor(name)
+                rows.append(self._row(FLOOR, name, "floor", floor, note="what a perfect model would score"))
+            if metric.better == "lower":
+                rows += self._gains(name, answers, figures, stages)
+            rows += self._differences(name, answers, figures, stages)
         return rows + self._masses(logps, "stage") + self._masses(reworded, "reworded") + self._worst(logps)
 
     def tested(self, logps: Mapping[str, Floats]) -> list[Tested]:
@@ -137,68 +139,109 @@ class Judge:
         alone_C1 = (self.donor_C == self.panel.cell_C)[:, None]
         return np.where(alone_C1, np.nan, softmax(logp_CK[self.donor_C]))
 
-    def _draws(self, parts: Parts, parts_B: Parts | None = None) -> Floats:
-        """``crossed_draws`` [3, B]; without ``parts_B`` the figure hangs on no people."""
-        still = Parts(*(np.broadcast_to(one, (len(self.picks_BI), len(one))) for one in parts))
-        return crossed_draws(parts, parts_B or still, self.panel.item_C, self.picks_BI, self.shuffled_BI)
+    def _figure(self, name: str, shares_CK: Floats, among_C: NDArray[np.bool_] | None = None) -> Drawn:
+        """One metric of shares [C, K], on the cells ``among_C`` alone if they are given."""
+        if among_C is not None:
+            shares_CK = np.where(among_C[:, None], shares_CK, np.nan)
+        measure = METRICS[name].measure
+        parts = measure(shares_CK, self.panel.truth_CK, self.positions_CK)
+        if not parts.bottom.sum() > 0:
+            return Drawn(math.nan, np.full((3, self.resamples), np.nan), 0, 0)
+        return self._drawn(parts, measure(shares_CK[None], self.truth_BCK, self.positions_CK))
 
-    def _floor(self, name: str) -> tuple[float, Floats, Floats]:
+    def _drawn(self, parts: Parts, parts_B: Parts | None = None) -> Drawn:
+        """A figure of parts [C] and, over resampled people, [B, C]; without those it hangs on no people.
+
+        Items are resampled among those that count: what does not count says nothing of how a figure varies.
+        """
+        counted = np.flatnonzero(parts.bottom > 0)
+        items = np.unique(self.item_C[counted])
+        still = Parts(*(np.broadcast_to(one, (self.resamples, len(one))) for one in parts))
+        draws_3B = crossed_draws(parts, parts_B or still, self.item_C, self._picks(items), self.shuffled_BI)
+        return Drawn(_ratio(parts), draws_3B, len(counted), len(items))
+
+    def _picks(self, items: Ints) -> Floats:
+        """How often each resample draws each item [B, I]: as many as ``items``, out of these. The same each time."""
+        if items.tobytes() not in self.picked:
+            rng = np.random.default_rng([self.seed, 0x70696B73])
+            even, picks_BI = np.full(len(items), 1 / max(len(items), 1)), np.zeros((self.resamples, self.items))
+            picks_BI[:, items] = rng.multinomial(len(items), even, size=self.resamples)
+            self.picked[items.tobytes()] = picks_BI
+        return self.picked[items.tobytes()]
+
+    def _floor(self, name: str, among_C: NDArray[np.bool_] | None = None) -> tuple[Drawn, Drawn]:
         """A perfect model's expected figure: resampled people against the people, mean over resamples.
 
         Its draws twice: as a figure of the people who were asked, over whom it is a mean already; and with
         what every resample's people do to it, which a gain shares with the model's own distance to them.
         """
-        parts = METRICS[name].measure(self.truth_BCK, self.panel.truth_CK[None], self.positions_CK)
+        truth_CK = self.panel.truth_CK
+        if among_C is not None:
+            truth_CK = np.where(among_C[:, None], truth_CK, np.nan)
+        parts = METRICS[name].measure(self.truth_BCK, truth_CK[None], self.positions_CK)
         mean = Parts(parts.top.mean(0), parts.bottom.mean(0))
-        return _ratio(mean), self._draws(mean), self._draws(mean, parts)
+        return self._drawn(mean), self._drawn(mean, parts)
 
-    def _row(self, who: str, metric: str, kind: Kind, value: float, draws_3B: Floats, *, note: str = "") -> Row:
+    def _row(self, who: str, metric: str, kind: Kind, one: Drawn, *, note: str = "") -> Row:
         free = kind in ("gain", "difference")
         bounds = (-math.inf, math.inf) if free else BOUNDS.get(metric, (0.0, 1.0))
-        one = crossed_interval(value, draws_3B, n=len(self.panel.items), clusters=self.items, bounds=bounds)
-        return Row(self.panel.split, self.panel.part, who, metric, kind, one, note)
+        estimate = crossed_interval(one.value, one.draws_3B, n=one.cells, clusters=one.items, bounds=bounds)
+        return Row(self.panel.split, self.panel.part, who, metric, kind, estimate, note)
 
-    def _gains(self, name: str, draws: Mapping[str, tuple[float, Floats]], stages: Sequence[str]) -> list[Row]:
-        """(null - model) / (null - floor): the share of the possible gain over a named null."""
+    def _gains(
+        self, name: str, answers: Mapping[str, Floats], figures: Mapping[str, Drawn], stages: Sequence[str]
+    ) -> list[Row]:
+        """(null - model) / (null - floor): the share of the possible gain over a named null, on the cells of both."""
         null = BASELINE[self.panel.split]
-        if null not in draws:
-            return []
-        (base, base_B), (floor, floor_B) = _centred(*draws[null]), _centred(*draws[FLOOR])
         rows = []
-        for stage in stages:
-            value, model_B = _centred(*draws[stage])
-            if base <= floor:
-                nothing = f"no gain is possible: {null} is at the noise floor"
-                rows.append(self._row(stage, f"gain({name})", "gain", math.nan, model_B, note=nothing))
+        for stage in stages if null in figures else ():
+            (model, base), among_C = self._both(name, answers, figures, stage, null)
+            if not model.cells:
                 continue
-            room_B = base_B - floor_B
-            gain_B = np.divide(base_B - model_B, room_B, out=np.full_like(room_B, np.nan), where=room_B > 0)
-            gain = (base - value) / (base - floor)
-            rows.append(self._row(stage, f"gain({name})", "gain", gain, gain_B, note=f"over {null}"))
+            _, floor = self._floor(name, among_C)
+            value, note = math.nan, f"no gain is possible: {null} is at the noise floor"
+            room_B = _centred(base) - _centred(floor)
+            gain_B = np.full_like(room_B, np.nan)
+            if base.value > floor.value:
+                value, note = (base.value - model.value) / (base.value - floor.value), f"over {null}"
+                np.divide(_centred(base) - _centred(model), room_B, out=gain_B, where=room_B > 0)
+            gain = model._replace(value=value, draws_3B=gain_B)
+            rows.append(self._row(stage, f"gain({name})", "gain", gain, note=note + _fewer(among_C)))
         return rows
 
-    def _differences(self, name: str, draws: Mapping[str, tuple[float, Floats]], stages: Sequence[str]) -> list[Row]:
+    def _differences(
+        self, name: str, answers: Mapping[str, Floats], figures: Mapping[str, Drawn], stages: Sequence[str]
+    ) -> list[Row]:
         """Each stage minus each earlier one, the split's named null and the split-half, on the same resamples."""
-        there = [stage for stage in stages if stage in draws]
-        beside = [who for who in (BASELINE[self.panel.split], HALF) if who in draws]
+        beside = [who for who in (BASELINE[self.panel.split], HALF) if who in figures]
         rows = []
-        for b, later in enumerate(there):
-            for earlier in (*there[:b], *beside):
-                value = draws[later][0] - draws[earlier][0]
-                apart_B = draws[later][1] - draws[earlier][1]
-                rows.append(self._row(f"{later} - {earlier}", name, "difference", value, apart_B, note="paired"))
+        for b, later in enumerate(stages):
+            for earlier in (*stages[:b], *beside):
+                (one, other), among_C = self._both(name, answers, figures, later, earlier)
+                if one.cells and other.cells:
+                    apart = one._replace(value=one.value - other.value, draws_3B=one.draws_3B - other.draws_3B)
+                    note = "paired" + _fewer(among_C)
+                    rows.append(self._row(f"{later} - {earlier}", name, "difference", apart, note=note))
         return rows
+
+    def _both(
+        self, name: str, answers: Mapping[str, Floats], figures: Mapping[str, Drawn], one: str, other: str
+    ) -> tuple[tuple[Drawn, Drawn], NDArray[np.bool_] | None]:
+        """Two figures of the cells that both have answers to, and which those are (None: all of both)."""
+        has = [~np.isnan(answers[who]).all(-1) for who in (one, other)]
+        if np.array_equal(*has):
+            return (figures[one], figures[other]), None
+        among_C = has[0] & has[1]
+        return (self._figure(name, answers[one], among_C), self._figure(name, answers[other], among_C)), among_C
 
     def _masses(self, logps: Mapping[str, Floats], kind: Kind) -> list[Row]:
         rows = []
         for stage, logp_CK in logps.items():
             mine_CK = logp_CK[self.panel.cell_C]
-            asked_C = ~np.isnan(mine_CK).all(-1)
-            count_C = np.asarray(asked_C, dtype=np.float64)
-            parts = Parts(raw_mass(mine_CK) * count_C, count_C)
-            if not asked_C.any():
-                continue
-            rows.append(self._row(stage, "raw_mass", kind, _ratio(parts), self._draws(parts)))
+            count_C = np.asarray(~np.isnan(mine_CK).all(-1), dtype=np.float64)
+            if count_C.any():
+                drawn = self._drawn(Parts(raw_mass(mine_CK) * count_C, count_C))
+                rows.append(self._row(stage, "raw_mass", kind, drawn))
         return rows
 
     def _worst(self, logps: Mapping[str, Floats]) -> list[Row]:
@@ -216,15 +259,21 @@ class Judge:
             drawn_BC = jsd_bits(shares_CK[None], self.truth_BCK)
             parts_B = Parts(np.nan_to_num(drawn_BC) * mine_C, ~np.isnan(drawn_BC) * mine_C)
             parts = Parts(np.nan_to_num(apart_C) * mine_C, ~np.isnan(apart_C) * mine_C)
-            drawn = self._draws(parts, parts_B)
-            rows.append(self._row(stage, "worst_group_jsd_bits", "stage", _ratio(parts), drawn, note=str(worst)))
+            drawn = self._drawn(parts, parts_B)
+            rows.append(self._row(stage, "worst_group_jsd_bits", "stage", drawn, note=str(worst)))
         return rows
 
 
-def _centred(value: float, draws_3B: Floats) -> tuple[float, Floats]:
-    known = np.isfinite(draws_3B)
-    total = np.sum(np.where(known, draws_3B, 0.0), axis=1, keepdims=True)
-    return value, draws_3B - total / np.maximum(known.sum(axis=1, keepdims=True), 1) + value
+def _centred(one: Drawn) -> Floats:
+    """The draws [3, B] about the figure."""
+    known = np.isfinite(one.draws_3B)
+    total = np.sum(np.where(known, one.draws_3B, 0.0), axis=1, keepdims=True)
+    centred: Floats = one.draws_3B - total / np.maximum(known.sum(axis=1, keepdims=True), 1) + one.value
+    return centred
+
+
+def _fewer(among_C: NDArray[np.bool_] | None) -> str:
+    return "" if among_C is None else f"; on the {int(among_C.sum())} of {len(among_C)} cells that both answer"
 
 
 def _ratio(parts: Parts) -> float:

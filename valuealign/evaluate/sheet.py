@@ -17,7 +17,7 @@ import numpy as np
 
 from valuealign.evaluate.record import Evaluation, Kind, Row
 from valuealign.metrics import Floats, Parts, interval, ratio_draws
-from valuealign.types import Cell, Message
+from valuealign.types import Cell, Estimate, Message
 
 RESAMPLES = 1000
 
@@ -75,34 +75,38 @@ def mean_rows(
 ) -> list[Row]:
     """The weighted mean [N] of each who's values, and each later one minus each earlier one, paired.
 
-    Intervals are 95 %: ``clusters`` (N labels; None: each by itself) are resampled, the same for all.
-    A value that is NaN does not count; a figure that nothing counts for has no row.
+    Intervals are 95 %: ``clusters`` (N labels; None: each by itself) are resampled, the same for all,
+    among those that count. A value that is NaN does not count (in a difference, where either is); a figure
+    that nothing counts for has no row.
     """
     n = len(next(iter(values.values()), ()))
     assert all(len(one) == n for one in values.values()), "everybody answers the same questions"
-    labels = list(dict.fromkeys(clusters)) if clusters is not None else list(range(n))
-    place = {label: i for i, label in enumerate(labels)}
-    cluster_N = np.array([place[label] for label in clusters] if clusters is not None else range(n), dtype=np.intp)
+    cluster_N = np.arange(n)
+    if clusters is not None:
+        place = {label: i for i, label in enumerate(dict.fromkeys(clusters))}
+        cluster_N = np.array([place[label] for label in clusters], dtype=np.intp)
     weight_N = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
-    if not n:
-        return []
-    rng = np.random.default_rng([seed, 0x7368656574])
-    picks_BI = rng.multinomial(len(labels), np.full(len(labels), 1 / len(labels)), size=RESAMPLES).astype(np.float64)
-    found: dict[str, tuple[float, Floats, int]] = {}
-    rows: list[Row] = []
-    for who, given in values.items():
-        value_N = np.asarray(given, dtype=np.float64)
-        known = ~np.isnan(value_N)
-        parts = Parts(np.where(known, value_N, 0.0) * weight_N, known * weight_N)
-        if parts.bottom.sum() <= 0:
-            continue
-        mean = float(parts.top.sum() / parts.bottom.sum())
-        found[who] = mean, ratio_draws(parts, cluster_N, picks_BI), int(known.sum())
-        one = interval(mean, found[who][1], n=found[who][2], clusters=len(labels), bounds=bounds)
-        rows.append(Row(sheet, part, who, metric, kind, one, note))
+
+    def mean(value_N: Floats, least_most: tuple[float, float]) -> Estimate | None:
+        known_N = ~np.isnan(value_N) & (weight_N > 0)
+        if not known_N.any():
+            return None
+        _, mine_N = np.unique(cluster_N[known_N], return_inverse=True)
+        parts = Parts(value_N[known_N] * weight_N[known_N], weight_N[known_N])
+        m = int(mine_N.max()) + 1
+        rng = np.random.default_rng([seed, 0x7368656574])
+        picks_BI = rng.multinomial(m, np.full(m, 1 / m), size=RESAMPLES).astype(np.float64)
+        draws_B = ratio_draws(parts, mine_N, picks_BI)
+        value = float(parts.top.sum() / parts.bottom.sum())
+        return interval(value, draws_B, n=int(known_N.sum()), clusters=m, bounds=least_most)
+
+    arrays = {who: np.asarray(given, dtype=np.float64) for who, given in values.items()}
+    found = {who: one for who, value_N in arrays.items() if (one := mean(value_N, bounds)) is not None}
+    rows = [Row(sheet, part, who, metric, kind, one, note) for who, one in found.items()]
     for b, later in enumerate(found):
         for earlier in list(found)[:b]:
-            (mean, draws_B, count), (before, before_B, _) = found[later], found[earlier]
-            apart = interval(mean - before, draws_B - before_B, n=count, clusters=len(labels))
-            rows.append(Row(sheet, part, f"{later} - {earlier}", metric, "difference", apart, "paired"))
+            apart = mean(arrays[later] - arrays[earlier], (-math.inf, math.inf))
+            if apart is not None:
+                told = "paired" if apart.n == found[later].n == found[earlier].n else f"paired, the {apart.n} of both"
+                rows.append(Row(sheet, part, f"{later} - {earlier}", metric, "difference", apart, told))
     return rows
