@@ -25,7 +25,7 @@ from valuealign.compare import Learner
 from valuealign.config import RunConfig, load
 from valuealign.dataset import build
 from valuealign.errors import ValuealignError
-from valuealign.evaluate import BASELINE, FLOOR, HALF, Evaluation, Exam, exam_of
+from valuealign.evaluate import BASELINE, FLOOR, HALF, REGRESSION, Evaluation, Exam, exam_of
 from valuealign.learner import plan_stages
 from valuealign.metrics import METRICS, Floats, softmax
 from valuealign.metrics.intervals import interval
@@ -36,7 +36,8 @@ from valuealign.types import Estimate
 MODEL, DRAWS = "model", 2000
 ASKED = ("cells", "groups")
 MEASURES = ("wasserstein", "jsd_bits")
-BESIDE = (MODEL, "additive", "marginal", HALF, FLOOR)
+BESIDE = (MODEL, REGRESSION, "additive", "marginal", HALF, FLOOR)
+GAINERS = (MODEL, REGRESSION)
 
 
 def trained_answers(config: RunConfig) -> tuple[Exam, list[np.ndarray], dict[str, Any]]:
@@ -64,7 +65,7 @@ def figures(judged: Evaluation, split: str) -> dict[str, Any]:
         if (MODEL, measure) not in there:
             continue
         wanted = {who: (who, measure) for who in BESIDE}
-        wanted |= {f"model - {who}": (f"{MODEL} - {who}", measure) for who in (BASELINE[split], HALF)}
+        wanted |= {f"model - {who}": (f"{MODEL} - {who}", measure) for who in (BASELINE[split], REGRESSION, HALF)}
         wanted |= {"gain": (MODEL, f"gain({measure})")}
         found[measure] = {name: three(there[key]) for name, key in wanted.items() if key in there}
     return found
@@ -76,7 +77,7 @@ def three(one: Estimate) -> list[float | None]:
 
 
 def by_item(exam: Exam, logps: Sequence[np.ndarray], split: str, measure: str) -> dict[str, Floats]:
-    """Sums over each item's ``report`` cells of what the null, the model and a perfect model (the floor) are off."""
+    """Sums over each item's ``report`` cells of what the null, ``GAINERS`` and a perfect model (the floor) are off."""
     sums: dict[str, Floats] = {}
     for panel in exam.panels:
         if (panel.split, panel.part) != (split, "report"):
@@ -86,29 +87,32 @@ def by_item(exam: Exam, logps: Sequence[np.ndarray], split: str, measure: str) -
         model_CK = softmax(np.array([np.pad(logps[c], (0, width - len(logps[c])), constant_values=np.nan)
                                      for c in panel.cell_C]))  # fmt: skip
         of = METRICS[measure].measure
-        guesses = panel.nulls[BASELINE[split]], model_CK
+        guesses = panel.nulls[BASELINE[split]], model_CK, panel.nulls[REGRESSION]
         off = [of(guess_CK, panel.truth_CK, positions_CK).top for guess_CK in guesses]
         off.append(of(panel.resampled_BCK.astype(np.float64), panel.truth_CK[None], positions_CK).top.mean(0))
         for item, *apart in zip(panel.items, *off, strict=True):
-            sums[item] = sums.get(item, np.zeros(3)) + np.array(apart)
+            sums[item] = sums.get(item, np.zeros(len(apart))) + np.array(apart)
     return sums
 
 
-def pooled(seeds: Sequence[Mapping[str, Floats]]) -> list[float | None]:
-    """The gain over all seeds, sum of (null - model) over sum of (null - floor), with a 95 % interval over items.
+def pooled(seeds: Sequence[Mapping[str, Floats]]) -> dict[str, list[float | None]]:
+    """The gain of each of ``GAINERS`` over all seeds: sum of (null - it) over sum of (null - floor), 95 % intervals.
 
     An item is drawn with its cells of every seed, so that the same question counts once; widened for few items.
     """
     items = sorted({item for one in seeds for item in one})
-    off_I3 = np.array([sum((one.get(item, np.zeros(3)) for one in seeds), np.zeros(3)) for item in items])
+    off_IW = np.array([np.sum([one[item] for one in seeds if item in one], axis=0) for item in items])
     rng = np.random.default_rng(0)
     picks_BI = rng.multinomial(len(items), np.full(len(items), 1 / len(items)), size=DRAWS)
-    null_B, model_B, floor_B = (picks_BI @ off_I3).T
-    null, model, floor = off_I3.sum(0)
+    off_BW, (null, *_, floor) = picks_BI @ off_IW, off_IW.sum(0)
     if null <= floor:
-        return [None, None, None]
-    gains_B = (null_B - model_B) / (null_B - floor_B)
-    return three(interval((null - model) / (null - floor), gains_B, n=len(seeds), clusters=len(items)))
+        return dict.fromkeys(GAINERS, [None, None, None])
+    found = {}
+    for w, who in enumerate(GAINERS, start=1):
+        gains_B = (off_BW[:, 0] - off_BW[:, w]) / (off_BW[:, 0] - off_BW[:, -1])
+        gain = (null - off_IW[:, w].sum()) / (null - floor)
+        found[who] = three(interval(gain, gains_B, n=len(seeds), clusters=len(items)))
+    return found
 
 
 def summary(seeds: Sequence[Mapping[str, Any]], items: Sequence[Mapping[str, Floats]], split: str, m: str) -> Any:

@@ -36,18 +36,23 @@ def test_it_ends_in_json(benchmark: Any, tmp_path: Path) -> None:
         null, model_, floor = (one[who][0] for who in ("additive", "model", "noise floor"))
         assert one["gain"][0] == pytest.approx((null - model_) / (null - floor), rel=2e-3)
         # One seed pooled is that seed: per-item sums and the judge's own figures meet.
-        assert whole["gain_pooled"][0] == pytest.approx(one["gain"][0], abs=1e-4)
+        assert whole["gain_pooled"]["model"][0] == pytest.approx(one["gain"][0], abs=1e-4)
+        regression = (null - one["regression"][0]) / (null - floor)
+        assert whole["gain_pooled"]["regression"][0] == pytest.approx(regression, abs=5e-3)
         assert one["model - additive"][0] == pytest.approx(model_ - null, abs=2e-5)
         assert whole["surely_nearer"]["additive"] == 0, "an untrained model is not nearer than the null"
     assert found["hardware"] and found["settings"]["distribution"]["epochs"] == 0.05
 
 
 def test_a_pooled_gain_by_hand(benchmark: Any) -> None:
-    """Two items over two seeds: (1 + 3 + 2 - .5 - 1 - 1) of (6 - .6)."""
-    seeds = [{"a": np.array([1, 0.5, 0.1]), "b": np.array([3, 1, 0.3])}, {"a": np.array([2, 1, 0.2])}]
-    value, low, high = benchmark.pooled(seeds)
+    """Two items over two seeds: (1 + 3 + 2 - .5 - 1 - 1) of (6 - .6), and the regression (6 - 3) of it."""
+    first = {"a": np.array([1, 0.5, 0.5, 0.1]), "b": np.array([3, 1, 1.5, 0.3])}
+    found = benchmark.pooled([first, {"a": np.array([2, 1, 1, 0.2])}])
+    value, low, high = found["model"]
     assert value == pytest.approx(3.5 / 5.4, abs=1e-4) and low < value < high
-    assert benchmark.pooled([{"a": np.array([1, 0.5, 1])}]) == [None, None, None], "the null is at the floor"
+    assert found["regression"][0] == pytest.approx(3 / 5.4, abs=1e-4)
+    at_the_floor = benchmark.pooled([{"a": np.array([1, 0.5, 0.5, 1])}])
+    assert at_the_floor == dict.fromkeys(("model", "regression"), [None, None, None])
 
 
 def test_a_mistake_is_said_in_words(benchmark: Any) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from valuealign.errors import ModelError, SplitError
 from valuealign.evaluate.judge import Ints, Judge, Panel, Part
 from valuealign.evaluate.nulls import Nulls, Pair
-from valuealign.evaluate.record import HELD_OUT, Evaluation, Portrait, Row, Tested
+from valuealign.evaluate.record import HELD_OUT, REGRESSION, Evaluation, Portrait, Row, Tested
 from valuealign.metrics import Floats, around, jsd_bits, softmax
 from valuealign.metrics.intervals import FEW
 from valuealign.population import ShareTable, membership, outcome_shares, person_codes, tabulate
@@ -206,6 +206,8 @@ def build_exam(
                 panel = _panel(split, part, pairs, cell_C, truth, silent_GI, drawn[split], guesses)
                 panels.append(panel)
                 facts[part]["splits"][split] = {"people": _persons(survey, rows_P), **_describe(panel)}
+    if any(REGRESSION in panel.nulls for panel in panels):
+        facts["regression_ridge"] = guesses.ridge
     cells = tuple(_blank(items[item], group, template) for item, group in asked)
     positions_CK = np.full((len(cells), width), np.nan)
     for c, cell in enumerate(cells):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuealign.evaluate.nulls import ORACLES
-from valuealign.evaluate.record import BASELINE, FLOOR, HALF, Kind, Row, Tested
+from valuealign.evaluate.record import BASELINE, FLOOR, HALF, REGRESSION, Kind, Row, Tested
 from valuealign.metrics import METRICS, Floats, Parts, crossed_draws, crossed_interval, jsd_bits, raw_mass, softmax
 
 Part = Literal["select", "report"]
@@ -72,6 +72,7 @@ class Judge:
         self.truth_BCK = panel.resampled_BCK.astype(np.float64)
         self.item_C, self.items, self.resamples = panel.item_C, len(set(panel.items)), len(self.truth_BCK)
         self.picked: dict[bytes, Floats] = {}
+        self.floors: dict[tuple[str, bytes | None], tuple[Drawn, Drawn]] = {}
         rng = np.random.default_rng([seed, 0x73687566])
         self.shuffled_BI = rng.permuted(np.tile(np.arange(self.resamples)[:, None], (1, self.items)), axis=0)
 
@@ -175,12 +176,15 @@ class Judge:
         Its draws twice: as a figure of the people who were asked, over whom it is a mean already; and with
         what every resample's people do to it, which a gain shares with the model's own distance to them.
         """
-        truth_CK = self.panel.truth_CK
-        if among_C is not None:
-            truth_CK = np.where(among_C[:, None], truth_CK, np.nan)
-        parts = METRICS[name].measure(self.truth_BCK, truth_CK[None], self.positions_CK)
-        mean = Parts(parts.top.mean(0), parts.bottom.mean(0))
-        return self._drawn(mean), self._drawn(mean, parts)
+        key = name, None if among_C is None else among_C.tobytes()
+        if key not in self.floors:
+            truth_CK = self.panel.truth_CK
+            if among_C is not None:
+                truth_CK = np.where(among_C[:, None], truth_CK, np.nan)
+            parts = METRICS[name].measure(self.truth_BCK, truth_CK[None], self.positions_CK)
+            mean = Parts(parts.top.mean(0), parts.bottom.mean(0))
+            self.floors[key] = self._drawn(mean), self._drawn(mean, parts)
+        return self.floors[key]
 
     def _row(self, who: str, metric: str, kind: Kind, one: Drawn, *, note: str = "") -> Row:
         free = kind in ("gain", "difference")
@@ -194,8 +198,10 @@ class Judge:
         """(null - model) / (null - floor): the share of the possible gain over a named null, on the cells of both."""
         null = BASELINE[self.panel.split]
         rows = []
-        for stage in stages if null in figures else ():
-            (model, base), among_C = self._both(name, answers, figures, stage, null)
+        for who in (*stages, REGRESSION):
+            if who not in figures or null not in figures:
+                continue
+            (model, base), among_C = self._both(name, answers, figures, who, null)
             if not model.cells:
                 continue
             _, floor = self._floor(name, among_C)
@@ -206,14 +212,14 @@ class Judge:
                 value, note = (base.value - model.value) / (base.value - floor.value), f"over {null}"
                 np.divide(_centred(base) - _centred(model), room_B, out=gain_B, where=room_B > 0)
             gain = model._replace(value=value, draws_3B=gain_B)
-            rows.append(self._row(stage, f"gain({name})", "gain", gain, note=note + _fewer(among_C)))
+            rows.append(self._row(who, f"gain({name})", "gain", gain, note=note + _fewer(among_C)))
         return rows
 
     def _differences(
         self, name: str, answers: Mapping[str, Floats], figures: Mapping[str, Drawn], stages: Sequence[str]
     ) -> list[Row]:
-        """Each stage minus each earlier one, the split's named null and the split-half, on the same resamples."""
-        beside = [who for who in (BASELINE[self.panel.split], HALF) if who in figures]
+        """Each stage minus each earlier one, the split's named null, the regression and the split-half; paired."""
+        beside = [who for who in (BASELINE[self.panel.split], REGRESSION, HALF) if who in figures]
         rows = []
         for b, later in enumerate(stages):
             for earlier in (*stages[:b], *beside):
@@ -228,10 +234,10 @@ class Judge:
         self, name: str, answers: Mapping[str, Floats], figures: Mapping[str, Drawn], one: str, other: str
     ) -> tuple[tuple[Drawn, Drawn], NDArray[np.bool_] | None]:
         """Two figures of the cells that both have answers to, and which those are (None: all of both)."""
-        has = [~np.isnan(answers[who]).all(-1) for who in (one, other)]
-        if np.array_equal(*has):
+        ours_C, theirs_C = (~np.isnan(answers[who]).all(-1) for who in (one, other))
+        if np.array_equal(ours_C, theirs_C):
             return (figures[one], figures[other]), None
-        among_C = has[0] & has[1]
+        among_C: NDArray[np.bool_] = np.logical_and(ours_C, theirs_C)
         return (self._figure(name, answers[one], among_C), self._figure(name, answers[other], among_C)), among_C
 
     def _masses(self, logps: Mapping[str, Floats], kind: Kind) -> list[Row]:

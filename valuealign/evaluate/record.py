@@ -25,7 +25,7 @@ BASELINE = {
     "waves": "persistence",
     "survey": "uniform",
 }
-FLOOR, HALF = "noise floor", "split-half"
+FLOOR, HALF, REGRESSION = "noise floor", "split-half", "regression"
 BASE = "base"  # what the model is called before any training
 BEHAVIOUR = "behaviour"
 Kind = Literal["stage", "shuffled", "reworded", "null", "oracle", "floor", "half", "people", "gain", "difference"]

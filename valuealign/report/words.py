@@ -7,17 +7,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from valuealign.evaluate import BASELINE, BEHAVIOUR, FLOOR, HALF, Evaluation, Row
+from valuealign.evaluate import BASELINE, BEHAVIOUR, FLOOR, HALF, REGRESSION, Evaluation, Row
 from valuealign.metrics import METRICS
 from valuealign.types import Estimate
 
-NULLS = ("uniform", "marginal", "others", "additive", "training items", "persistence")
+NULLS = ("uniform", "marginal", "others", "additive", REGRESSION, "training items", "persistence")
 COLUMNS = ("everyone", "cells", "groups", "items", "waves", "survey")
 WORDS = {
     "uniform": "guess: all answers alike",
     "marginal": "guess: everyone's average",
     "others": "guess: mean of other groups",
     "additive": "guess: traits added up",
+    REGRESSION: "guess: regression on traits",
     "training items": "guess: mean of other questions",
     "persistence": "guess: as in the earlier waves",
     FLOOR: "noise floor",
@@ -139,7 +140,7 @@ def worth(evaluation: Evaluation, split: str, who: str, metric: str = "jsd_bits"
     share = f"{percent(gain.estimate.value)} (95 %: {percent(gain.estimate.low)} to {percent(gain.estimate.high)})"
     line = f"{split}: {who} made {share} of the possible gain over '{WORDS[null]}'"
     apart = find(evaluation, split, f"{who} - {null}", metric)
-    return f"{line}{_verdict(apart, null)}"
+    return f"{line}{_verdict(apart, null)}{_beside_regression(evaluation, split, who, metric)}"
 
 
 def _verdict(apart: Row | None, null: str) -> str:
@@ -153,6 +154,18 @@ def _verdict(apart: Row | None, null: str) -> str:
     if apart.estimate.low > 0:
         return f": it is worse than {known}."
     return f": it is not shown to know anything that {known} does not."
+
+
+def _beside_regression(evaluation: Evaluation, split: str, who: str, metric: str) -> str:
+    """What a regression made of the same gain, and whether the model is nearer than it."""
+    gain = find(evaluation, split, REGRESSION, f"gain({metric})")
+    apart = find(evaluation, split, f"{who} - {REGRESSION}", metric)
+    if gain is None or apart is None:
+        return ""
+    nearer = "nearer than it" if apart.estimate.high < 0 else "not shown to be nearer than it"
+    if apart.estimate.low > 0:
+        nearer = "further than it"
+    return f" A regression on the groups' traits made {percent(gain.estimate.value)}: {who} is {nearer}."
 
 
 def summary(evaluation: Evaluation) -> list[str]:

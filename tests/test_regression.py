@@ -1,0 +1,104 @@
+"""The log-linear regression beside the nulls: its score equations, what it recovers, what it may read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from known_public import World
+
+from valuealign.evaluate import HALF, REGRESSION
+from valuealign.evaluate.nulls import Nulls
+from valuealign.metrics import softmax
+from valuealign.metrics.regression import RIDGES, fit_log_linear, log_linear, log_linear_shares
+from valuealign.population import tabulate
+
+ITEMS, K, LEVELS = 5, 4, 3
+
+
+def table(rng: np.random.Generator, n: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Shares [G, I, K] of every pair of levels of two traits, masses, design and the true shares (main effects)."""
+    pairs = [(a, b) for a in range(LEVELS) for b in range(LEVELS)]
+    design = np.zeros((len(pairs), 1 + 2 * LEVELS))
+    design[:, 0] = 1
+    for g, (a, b) in enumerate(pairs):
+        design[g, [1 + a, 1 + LEVELS + b]] = 1
+    beta = rng.normal(0, 0.6, (design.shape[1], ITEMS, K))
+    beta[:, 0, 3] = -np.inf  # the first item has three options
+    logits = np.array([[beta[x > 0, i].sum(0) for i in range(ITEMS)] for x in design])
+    logits[np.isinf(logits)] = np.nan
+    true = softmax(logits)
+    shares = np.full(true.shape, np.nan)
+    for g in range(len(pairs)):
+        for i in range(ITEMS):
+            k = (~np.isnan(true[g, i])).sum()
+            shares[g, i, :k] = rng.multinomial(n, true[g, i, :k]) / n
+    return shares, np.full(true.shape[:2], float(n)), design, true
+
+
+def test_the_fit_solves_its_score_equations() -> None:
+    """At the penalised maximum, design' mass (fitted - observed) + ridge * coefficient is 0 for every one of them."""
+    shares, mass, design, _ = table(np.random.default_rng(0))
+    mass[2, 1] = 0
+    for ridge in (3.0, 100.0):
+        beta = log_linear(shares, mass, design, ridge, np.zeros((design.shape[1], ITEMS, K)))
+        fitted = log_linear_shares(beta, design, shares)
+        assert np.isnan(fitted[:, 0, 3]).all() and np.nansum(fitted, -1) == pytest.approx(np.ones(mass.shape))
+        off = np.nan_to_num(fitted - shares) * mass[..., None]
+        score = np.einsum("gf,gik->fik", design, off)
+        score[1:] += ridge * beta[1:]
+        assert np.abs(score).max() < 0.01 * mass.sum() ** 0.5
+        assert np.abs(score).max() < 0.2, "respondents"
+
+
+def test_it_predicts_a_cell_that_was_left_out() -> None:
+    """Where the truth has main effects alone, what was not fitted is about as near to it as a sample of its own."""
+    off, own, others = [], [], []
+    for seed in range(8):
+        shares, mass, design, true = table(np.random.default_rng(seed))
+        mass[4, 1:3] = 0
+        beta, ridge = fit_log_linear(shares, mass, design)
+        assert ridge in RIDGES
+        fitted = log_linear_shares(beta, design, shares)
+        off.append(np.abs(fitted[4, 1:3] - true[4, 1:3]).mean())
+        own.append(np.abs(shares[4, 1:3] - true[4, 1:3]).mean())
+        others.append(np.abs(shares[:, 1:3].mean(0) - true[4, 1:3]).mean())
+    assert np.mean(off) < 1.3 * np.mean(own) < 0.5 * np.mean(others)
+
+
+def test_noise_is_drawn_to_everyone() -> None:
+    """No level differs in truth: the stiffest ridges are chosen, and every group's shares are near the mean."""
+    rng = np.random.default_rng(5)
+    _, mass, design, _ = table(rng)
+    shares = rng.multinomial(40, np.full(K, 1 / K), size=mass.shape) / 40
+    beta, ridge = fit_log_linear(shares, mass / 5, design)
+    off = np.abs(log_linear_shares(beta, design, shares) - 0.25).mean()
+    assert ridge >= 100 and off < 0.5 * np.abs(shares - 0.25).mean()
+
+
+def test_it_reads_nothing_held_out() -> None:
+    """Other answers in the cells that are held out change no guess about them."""
+    world = World()
+    train = tabulate(world.survey, world.weights, world.groups, multiplicity_P=world.splits.people("train"))
+    known = set(world.splits.train)
+    pairs = [pair for split in ("cells", "groups") for pair in world.splits.pairs[split, "report"]][:40]
+    before = Nulls(train, known).of("groups", pairs)[REGRESSION]
+    shares = train.shares_GIK.copy()
+    for g, group in enumerate(train.groups):
+        for i, item in enumerate(train.items):
+            if (item.id, group) not in known:
+                shares[g, i] = np.where(np.isnan(shares[g, i]), np.nan, shares[g, i][::-1])
+    object.__setattr__(train, "shares_GIK", shares)
+    assert np.array_equal(before, Nulls(train, known).of("groups", pairs)[REGRESSION], equal_nan=True)
+
+
+def test_it_stands_beside_the_nulls_and_every_stage_is_compared_with_it() -> None:
+    world = World()
+    judged = world.exam.judge({"public": world.answers()})
+    for split in ("cells", "groups"):
+        assert judged.row(split, REGRESSION, "jsd_bits").kind == "null"
+        assert judged.figure(split, REGRESSION).value < judged.figure(split, "marginal").value
+        apart = judged.figure(split, f"public - {REGRESSION}")
+        expected = judged.figure(split, "public").value - judged.figure(split, REGRESSION).value
+        assert apart.value == pytest.approx(expected) and judged.figure(split, HALF).value > 0
+    assert ("items", REGRESSION) not in {(row.split, row.who) for row in judged.rows}
+    assert judged.facts["regression_ridge"] in RIDGES
