@@ -8,10 +8,10 @@ from _job import open_registry, say
 
 from valuealign.config import RunConfig
 from valuealign.errors import RegistryError
-from valuealign.evaluate import BASE
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
 from valuealign.registry import Version, check_base
+from valuealign.types import BASE
 
 
 def hosted(config: RunConfig, refs: Sequence[str]) -> tuple[Host, tuple[Version, ...], dict[str, str | None]]:

@@ -20,13 +20,14 @@ from _job import done, open_registry, run_folder, run_job, say, say_notes
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
 from valuealign.cluster.train import fit
-from valuealign.cluster.worker import START, TrainRun, read_scores
+from valuealign.cluster.worker import TrainRun, read_scores
 from valuealign.config import RunConfig
 from valuealign.evaluate import Evaluation, Heard
 from valuealign.learner import plan_stages
 from valuealign.models.load import fingerprint, resolve
 from valuealign.prepared import Prepared, prepare
 from valuealign.report import print_sheets, print_table, write_report
+from valuealign.types import BASE
 
 
 def make_run(config: RunConfig, prepared: Prepared, out: Path) -> TrainRun:
@@ -52,7 +53,7 @@ def align(config: RunConfig) -> dict[str, Any]:
     say_notes(run.stages)
     with cluster():
         fit(run, name="align", progress=say)
-    names = [START, *config.stages]
+    names = [BASE, *config.stages]
     read = {who: read_scores(out, who) for who in names}
     heard = {name: Heard({who: found[name] for who, found in read.items()}) for name in run.score}
     evaluation = prepared.examination(config).judge(heard)

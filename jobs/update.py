@@ -20,7 +20,7 @@ from _job import done, open_registry, run_folder, run_job, say, say_notes
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
 from valuealign.cluster.train import fit
-from valuealign.cluster.worker import START, TrainRun, read_scores
+from valuealign.cluster.worker import TrainRun, read_scores
 from valuealign.config import RunConfig
 from valuealign.errors import ConfigError
 from valuealign.learner import update_stage
@@ -28,7 +28,7 @@ from valuealign.loop import Candidate, Outcome, update
 from valuealign.models.load import fingerprint, resolve
 from valuealign.prepared import Prepared, prepare
 from valuealign.registry import Registry, Version, check_base
-from valuealign.types import Cell
+from valuealign.types import BASE, Cell
 
 
 @dataclass
@@ -60,7 +60,7 @@ class ClusterTrainer:
         say_notes(run.stages)
         with cluster():
             fit(run, name="update", progress=say)
-        before, after = read_scores(out, START), read_scores(out, "update")
+        before, after = read_scores(out, BASE), read_scores(out, "update")
         logps = {name: read_scores(out, name)["exam"] for name in also}
         logps |= {"champion": before["exam"], "candidate": after["exam"]}
         return Candidate(run.trained("update"), logps, before["feedback"], after["feedback"])

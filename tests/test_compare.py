@@ -9,7 +9,7 @@ import pytest
 from tiny import make_tiny
 
 from valuealign import config as configuration
-from valuealign.compare import BASE, Comparison, compare, held_out, markdown, plan, terms
+from valuealign.compare import Comparison, compare, held_out, markdown, plan, terms
 from valuealign.config import RunConfig
 from valuealign.dataset import Dataset, build
 from valuealign.engine import row_tokens
@@ -18,6 +18,7 @@ from valuealign.evaluate import Exam, exam_of
 from valuealign.models.load import load_base
 from valuealign.packing import step_cells
 from valuealign.prompts import render
+from valuealign.types import BASE
 
 TOKENS = 6000
 KEYS = ("survey.people=400", "groups.crossings=1", "groups.max_groups=5", "evaluate.bootstrap=20")

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 from tiny import behaviour_cells, make_tiny, survey_cells
 
-from valuealign.cluster.worker import START, NoCheckpoints, TrainRun, build, identity, read_scores, work
+from valuealign.cluster.worker import NoCheckpoints, TrainRun, build, identity, read_scores, work
 from valuealign.config import DistributionConfig, KtoConfig, ModelConfig, TrainConfig
 from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import ConfigError, ModelError
@@ -22,6 +22,7 @@ from valuealign.models.adapters import WEIGHTS
 from valuealign.models.trained import trained_done
 from valuealign.prompts import render
 from valuealign.reference import noise, reference_logps, table_key
+from valuealign.types import BASE
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ class FolderCheckpoints:
 def test_a_run_trains_scores_and_writes(model: Path, tmp_path: Path) -> None:
     run = make_run(model, tmp_path)
     work(run, local, NoCheckpoints())
-    scores = {who: read_scores(tmp_path, who) for who in (START, "distribution", "kto")}
+    scores = {who: read_scores(tmp_path, who) for who in (BASE, "distribution", "kto")}
     assert [len(x) for x in scores["kto"]["exam"]] == [3] * 5
     truth = [np.array(c.desirable) for c in survey_cells(5)]
 
@@ -83,7 +84,7 @@ def test_a_run_trains_scores_and_writes(model: Path, tmp_path: Path) -> None:
         shares = [np.exp(x - np.logaddexp.reduce(x)) for x in scores[who]["exam"]]
         return float(np.mean([np.abs(s - t).sum() for s, t in zip(shares, truth, strict=True)]))
 
-    assert apart("distribution") < 0.9 * apart(START)
+    assert apart("distribution") < 0.9 * apart(BASE)
     # KTO moves towards what was desirable, from where its stage began.
     cells = behaviour_cells(3)
     for now, before, cell in zip(scores["kto"]["behaviour"], scores["distribution"]["behaviour"], cells, strict=True):
@@ -123,10 +124,10 @@ def test_start_and_also(model: Path, tmp_path: Path, train: Literal["lora", "ful
         also={"stage1": first.trained("distribution")},
     )
     work(second, local, NoCheckpoints())
-    for mine, theirs in ((START, "kto"), ("stage1", "distribution")):
+    for mine, theirs in ((BASE, "kto"), ("stage1", "distribution")):
         a, b = read_scores(second.out, mine)["exam"], read_scores(first.out, theirs)["exam"]
         assert all(np.allclose(x, y, atol=1e-6) for x, y in zip(a, b, strict=True))
-    moved = read_scores(second.out, "kto")["exam"][0] - read_scores(second.out, START)["exam"][0]
+    moved = read_scores(second.out, "kto")["exam"][0] - read_scores(second.out, BASE)["exam"][0]
     assert np.abs(moved).max() > 1e-3
     other = "full" if train == "lora" else "lora"
     misfits = {other: first.model.model_copy(update={"train": other})}

@@ -22,13 +22,13 @@ from valuealign.config import RunConfig
 from valuealign.dataset import Dataset
 from valuealign.engine import LocalEngine, adamw, row_tokens, score_all
 from valuealign.errors import ConfigError, nearest
-from valuealign.evaluate import BASE, HELD_OUT, Evaluation, Exam, Readout, cell_sets, read_out, readouts
+from valuealign.evaluate import HELD_OUT, Evaluation, Exam, Readout, cell_sets, read_out, readouts
 from valuealign.learner import Stage, Term, distribution_term, learn
 from valuealign.packing import step_cells
 from valuealign.prompts import ChatTokenizer, render, train_templates, wordings
 from valuealign.report import figures
 from valuealign.signals import SIGNALS
-from valuealign.types import Cell, StepReport
+from valuealign.types import BASE, Cell, StepReport
 
 # Learning rates that every signal is tried at, as multiples of distribution.learning_rate: far apart, since what
 # suits shares ruins the chat of a model that learns documents.

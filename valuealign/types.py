@@ -87,6 +87,7 @@ class Group:
 
 
 EVERYONE = Group()
+BASE = "base"  # what a model is called before any training
 
 
 @dataclass(frozen=True)

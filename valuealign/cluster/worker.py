@@ -29,9 +29,7 @@ from valuealign.models.score import CellModel
 from valuealign.models.trained import put_trained, read_trained
 from valuealign.prompts import render, turn
 from valuealign.reference import reference_logps
-from valuealign.types import Cell, Engine, StepReport
-
-START = "base"  # what the model is called before the run's first stage
+from valuealign.types import BASE, Cell, Engine, StepReport
 
 
 class Probe(Protocol):
@@ -168,7 +166,7 @@ def work(
         log.event({"event": "unadapted", "weights": left})
     at = _resume(engine, checkpoints)
     if at == (0, 0):
-        scores(START)
+        scores(BASE)
         if run.also:
             assert run.start is not None, "only a run that goes on from a version is compared with others"
             for who, folder in run.also.items():

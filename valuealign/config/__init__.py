@@ -1,30 +1,28 @@
-"""The schema of a run (``schema``) and how it is read (``read``)."""
+"""The schema of a run (``data``, ``training``, and the whole in ``schema``) and how it is read (``read``)."""
 
+from valuealign.config.data import (
+    GroupsConfig,
+    PromptsConfig,
+    ScreensConfig,
+    SplitsConfig,
+    SurveyConfig,
+    WeightingConfig,
+)
 from valuealign.config.read import describe, dump, home, keys, load
-from valuealign.config.schema import (
+from valuealign.config.schema import EvaluateConfig, GateConfig, RunConfig, ServeConfig, UpdateConfig
+from valuealign.config.section import Section
+from valuealign.config.training import (
     DistributionConfig,
     DpoConfig,
-    EvaluateConfig,
     FeedbackConfig,
-    GateConfig,
-    GroupsConfig,
     KtoConfig,
     ModelConfig,
     PreferenceConfig,
-    PromptsConfig,
-    RunConfig,
-    ScreensConfig,
     SearchSpace,
-    Section,
-    ServeConfig,
     SftConfig,
-    SplitsConfig,
     StageConfig,
-    SurveyConfig,
     SweepConfig,
     TrainConfig,
-    UpdateConfig,
-    WeightingConfig,
 )
 
 __all__ = [

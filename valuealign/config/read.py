@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from valuealign.config.schema import RunConfig, Section
+from valuealign.config.schema import RunConfig
+from valuealign.config.section import Section
 from valuealign.errors import ConfigError, nearest
 
 

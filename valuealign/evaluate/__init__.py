@@ -18,7 +18,6 @@ from valuealign.evaluate.examination import SHEETS, Examination, examination
 from valuealign.evaluate.judge import Panel
 from valuealign.evaluate.readouts import READOUTS, Readout, cell_sets, exam_of, read_out, readouts
 from valuealign.evaluate.record import (
-    BASE,
     BASELINE,
     BEHAVIOUR,
     FLOOR,
@@ -36,7 +35,6 @@ from valuealign.evaluate.sheet import Heard, Sheet, alone, described, mean_rows
 from valuealign.metrics import behaviour_auc
 
 __all__ = [
-    "BASE",
     "BASELINE",
     "BEHAVIOUR",
     "FLOOR",

@@ -26,10 +26,10 @@ from valuealign.evaluate.probes.file import read_probes
 from valuealign.evaluate.probes.stated import stated_vs_shown
 from valuealign.evaluate.profiles import ValueExam
 from valuealign.evaluate.readouts import Readout, read_out, readouts
-from valuealign.evaluate.record import BASE, Evaluation, Row, Standing
+from valuealign.evaluate.record import Evaluation, Row, Standing
 from valuealign.evaluate.sheet import Heard, Sheet, described
 from valuealign.metrics import Floats
-from valuealign.types import EVERYONE, Cell
+from valuealign.types import BASE, EVERYONE, Cell
 
 EXAM, MARKS, VALUES, PROBES, FREE = "exam", "behaviour", "values", "probes", "generations"
 FEWEST_PROMPTS = 5  # fewer prompts than these are no evidence of behaviour

@@ -26,7 +26,6 @@ BASELINE = {
     "survey": "uniform",
 }
 FLOOR, HALF, REGRESSION = "noise floor", "split-half", "regression"
-BASE = "base"  # what the model is called before any training
 BEHAVIOUR = "behaviour"
 Kind = Literal["stage", "shuffled", "reworded", "null", "oracle", "floor", "half", "people", "gain", "difference"]
 
