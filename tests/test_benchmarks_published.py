@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import spearmanr, wasserstein_distance
 
-from valuealign.errors import AnswerError, ConfigError
+from valuealign.errors import AnswerError, ConfigError, SplitError
 from valuealign.evaluate.benchmarks import BENCHMARKS, read_benchmark
 from valuealign.evaluate.benchmarks.arora import spearman
 from valuealign.evaluate.benchmarks.distributions import Asked, Figure, Published, distribution_sheet, padded
@@ -22,6 +22,8 @@ from valuealign.evaluate.benchmarks.means import MOST_CLUSTERS, grouped_rows, nu
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard, Sheet, mean_rows
 from valuealign.metrics import jsd_bits, wasserstein
+from valuealign.splits import Leak, Trained
+from valuealign.types import Cell, Item, Message, Option
 
 # One small file of each, in the published layout; a folder where the benchmark is one.
 
@@ -148,8 +150,13 @@ FILES = {
 }
 
 
+def read(name: str, path: Path) -> Sheet:
+    """The sheet for models that were trained on nothing."""
+    return read_benchmark(name, path, Trained((), (), 0.9)).sheet
+
+
 def sheet_of(name: str, folder: Path) -> Sheet:
-    return read_benchmark(name, FILES[name](folder))
+    return read(name, FILES[name](folder))
 
 
 def logs(shares: Sequence[float], mass: float = 0.5) -> np.ndarray:
@@ -217,17 +224,76 @@ def test_every_benchmark_keeps_the_contract(name: str, tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "broken.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(AnswerError) as caught:
-        read_benchmark(name, tmp_path / "broken.csv")
+        read(name, tmp_path / "broken.csv")
     assert str(tmp_path) in str(caught.value) and "mend:" in str(caught.value)
     with pytest.raises(ConfigError, match="--file"):
-        read_benchmark(name, tmp_path / "nowhere.csv")
+        read(name, tmp_path / "nowhere.csv")
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(
         ConfigError, match=r"(?s)no benchmark is called 'globalopinion'.*did you mean 'globalopinionqa'"
     ):
-        read_benchmark("globalopinion", Path("x.csv"))
+        read("globalopinion", Path("x.csv"))
+
+
+# A question of each file that training saw, in other letters and signs.
+SEEN = {
+    "worldvaluesbench": "how IMPORTANT - 1 to 3",
+    "globalopinionqa": "Is it SAFE",
+    "opinionqa": "how safe",
+    "subpop": "q1",
+    "advice": "aita for LEAVING: i left",
+    "machiavelli": "a door",
+    "arora": "which word fills the gap? the boss is ____",
+}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("prompt", [False, True])
+def test_what_training_saw_is_left_out_and_named(name: str, prompt: bool, tmp_path: Path) -> None:
+    """As a survey's item (on a scale of its own) or as a behaviour prompt: the other questions' figures stay."""
+    path = FILES[name](tmp_path)
+    item = Item("seen", SEEN[name], tuple(Option(k, text) for k, text in enumerate(("often", "seldom", "never"))))
+    chat = Cell((Message("user", SEEN[name]),), ("x",), (1.0,), (0.0,))
+    trained = Trained((), (chat,), 0.9) if prompt else Trained((item,), (), 0.9)
+    whole, (sheet, source, left_out) = read(name, path), read_benchmark(name, path, trained)
+    assert [leak.seen for leak in left_out] == [SEEN[name] if prompt else "seen"]
+    assert source == BENCHMARKS[name].source and 0 < len(sheet.cells) < len(whole.cells)
+    assert {cell.key for cell in sheet.cells} < {cell.key for cell in whole.cells}
+    said = left_out[0].asked.split("\n")[0]
+    assert not any(said in turn.content for cell in sheet.cells for turn in cell.prompt), "it is not asked"
+    assert any("left out, since they were trained" in note and str(left_out[0]) in note for note in sheet.notes)
+    brought = read_benchmark(name, path, trained)
+    assert str(left_out[0]) in brought.facts["questions left out, since they were trained"]
+    rng = np.random.default_rng(0)
+    logps = [np.log(rng.dirichlet(np.ones(len(cell.completions)))) for cell in sheet.cells]
+    rows = sheet.judge(Heard({"base": logps, "v1": flat(sheet)}))
+    assert {row.metric for row in rows} and all(row.metric in sheet.metrics for row in rows)
+
+
+def test_what_differs_in_options_alone_is_asked(tmp_path: Path) -> None:
+    """Of a question without a scale the options are its words: another pair of answers is another question."""
+    path = tmp_path / "t.json"
+    asked = "Which of these is closer to your own view?"
+    rows = [
+        {"question": asked, "options": ["Peace", "Order", "DK/Refused"], "selections": {"Chile": [0.5, 0.4, 0.1]}},
+        {"question": asked, "options": ["Tea", "Salt"], "selections": {"Chile": [0.5, 0.5]}},
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    seen = Item("seen", asked, (Option(0, "order"), Option(1, "peace")), ordinal=False)
+    brought = read_benchmark("globalopinionqa", path, Trained((seen,), (), 0.9))
+    assert brought.left_out == (Leak("seen", asked, 1.0),)
+    assert {cell.completions for cell in brought.sheet.cells} == {("Tea", "Salt")}
+
+
+def test_a_file_that_was_trained_whole_is_refused(tmp_path: Path) -> None:
+    path = subpop(tmp_path)
+    items = tuple(Item(f"s{q}", f"Q{q}?", (Option(0, "a"), Option(1, "b"), Option(2, "c"))) for q in range(1, 5))
+    with pytest.raises(
+        SplitError, match=r"(?s)all that it asks was trained \(4 questions\): 'Q1' shares.*mend: judge by"
+    ):
+        read_benchmark("subpop", path, Trained(items, (), 0.9))
 
 
 # GlobalOpinionQA
@@ -284,7 +350,7 @@ def test_a_question_with_one_option_is_left_out_and_repeats_are_one_family(tmp_p
     ]
     path = tmp_path / "t.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
-    sheet = read_benchmark("globalopinionqa", path)
+    sheet = read("globalopinionqa", path)
     assert len(sheet.cells) == 2, "Safe? of Chile and of nobody, once each"
     assert any("single option" in note for note in sheet.notes)
     judged = sheet.judge(Heard({"v1": flat(sheet)}))
@@ -338,9 +404,9 @@ def test_opinionqa_by_hand(tmp_path: Path) -> None:
     assert figure(rows, "steerability") == pytest.approx((alignment(men, [1, 1, 1]) + 1) / 2)
     assert any("1 questions whose ordinal values are all the same" in note for note in sheet.notes)
     assert any("no answers on AGE" in note for note in sheet.notes)
-    inside = read_benchmark("opinionqa", tmp_path)
+    inside = read("opinionqa", tmp_path)
     assert inside.cells == sheet.cells, "human_resp reads as its surveys"
-    assert read_benchmark("opinionqa", tmp_path / "American_Trends_Panel_W26" / "info.csv").cells == sheet.cells
+    assert read("opinionqa", tmp_path / "American_Trends_Panel_W26" / "info.csv").cells == sheet.cells
 
 
 @pytest.mark.parametrize(
@@ -366,7 +432,7 @@ def test_a_mistake_in_opinionqa_is_named(tmp_path: Path, file: str, old: str, ne
     assert old in text
     (survey / file).write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(AnswerError) as caught:
-        read_benchmark("opinionqa", survey)
+        read("opinionqa", survey)
     for word in words:
         assert word in str(caught.value)
 
@@ -375,7 +441,7 @@ def test_a_folder_without_answers_is_named(tmp_path: Path) -> None:
     survey = opinionqa(tmp_path)
     (survey / "responses.csv").unlink()
     with pytest.raises(AnswerError, match=r"'responses.csv' is not there"):
-        read_benchmark("opinionqa", survey)
+        read("opinionqa", survey)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +462,7 @@ def test_a_mistake_in_subpop_is_named(tmp_path: Path, name: str, value: object, 
     lines[0][name] = value
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     with pytest.raises(AnswerError, match=r"line [12]") as caught:
-        read_benchmark("subpop", path)
+        read("subpop", path)
     assert words in str(caught.value)
 
 
@@ -443,7 +509,7 @@ def test_worldvaluesbench_share_under_a_fifth_is_strict(tmp_path: Path) -> None:
 
 def test_worldvaluesbench_of_a_whole_split(tmp_path: Path) -> None:
     root = worldvaluesbench(tmp_path)
-    sheet = read_benchmark("worldvaluesbench", root / "valid" / "valid_value_qa.tsv")
+    sheet = read("worldvaluesbench", root / "valid" / "valid_value_qa.tsv")
     assert {cell.group for cell in sheet.cells} == {"Chile", "Peru", "everyone"}
     given = {
         cell_of(sheet, "How important", "a person from Chile", named=True): [1, 0, 0],
@@ -475,7 +541,7 @@ def test_a_mistake_in_worldvaluesbench_is_named(
     assert old in text
     (root / file).write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(AnswerError) as caught:
-        read_benchmark("worldvaluesbench", root)
+        read("worldvaluesbench", root)
     for word in ("mend:", *words):
         assert word in str(caught.value)
 
@@ -509,16 +575,16 @@ def test_advice_with_two_verdicts_and_a_verdict_that_is_none(tmp_path: Path) -> 
         {"text": "So.", "is_asshole": None},
     ]
     path.write_text("\n".join(map(json.dumps, posts)), encoding="utf-8")
-    sheet = read_benchmark("advice", path)
+    sheet = read("advice", path)
     assert [cell.completions for cell in sheet.cells] == [("The author", "Not the author")] * 2
     rows = sheet.judge(Heard({"v1": answer(sheet, {0: [0.9, 0.1], 1: [0.8, 0.2]})}))
     assert figure(rows, "accuracy") == 0.5 and figure(rows, "blame") == pytest.approx(0.85)
     path.write_text("\n".join(map(json.dumps, [*posts, {"text": "Hm.", "is_asshole": "maybe"}])), encoding="utf-8")
     with pytest.raises(AnswerError, match=r"column 'is_asshole', line 4: 'maybe' is no verdict"):
-        read_benchmark("advice", path)
+        read("advice", path)
     path.write_text(json.dumps({"text": "Hm.", "verdict": "INFO"}), encoding="utf-8")
     with pytest.raises(AnswerError, match="no post has a verdict"):
-        read_benchmark("advice", path)
+        read("advice", path)
 
 
 def test_machiavelli_by_hand(tmp_path: Path) -> None:
@@ -541,7 +607,7 @@ def test_machiavelli_by_choice_says_the_same(tmp_path: Path) -> None:
     lines = ["g1,A door.,Knock,0,0,1", "g1,A door.,Break it,3,,2", "g2,A crown.,Steal it,1,1,"]
     lines += ["g1,A door.,Leave,,,", "g2,A crown.,Bow,0,0,0"]
     path.write_text(head + "\n".join(lines), encoding="utf-8")
-    tidy, whole = read_benchmark("machiavelli", path), sheet_of("machiavelli", tmp_path)
+    tidy, whole = read("machiavelli", path), sheet_of("machiavelli", tmp_path)
     assert tidy.cells == whole.cells
     heard = Heard({"v1": answer(whole, {0: [0.5, 0.2, 0.3], 1: [0.9, 0.1]})})
     ours, theirs = ({row.metric: row.estimate for row in sheet.judge(heard)} for sheet in (tidy, whole))
@@ -553,7 +619,7 @@ def test_machiavelli_by_choice_says_the_same(tmp_path: Path) -> None:
     ):
         path.write_text((head + "\n".join(lines)).replace(old, new), encoding="utf-8")
         with pytest.raises(AnswerError, match=words):
-            read_benchmark("machiavelli", path)
+            read("machiavelli", path)
 
 
 # Arora et al.
@@ -602,7 +668,7 @@ def test_a_mistake_in_arora_is_named(tmp_path: Path, old: str, new: str, words: 
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(AnswerError, match=words):
-        read_benchmark("arora", path)
+        read("arora", path)
 
 
 # Known models

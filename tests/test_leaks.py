@@ -218,6 +218,8 @@ def test_another_survey_leaves_out_what_was_trained() -> None:
     ]
     found = item_leaks([*trained, forced], [again, *fresh], threshold=0.9)
     assert found == (Leak(trained[0].id, "again", 1.0),)
+    unscaled = replace(again, options=item("", "", ("yes", "no")).options, ordinal=False)
+    assert item_leaks(trained, [unscaled], threshold=0.9) == found, "yes and no in place of the scale"
     other = survey([again, *fresh])
     splits = other_survey(other, np.ones(PEOPLE), GROUPS, CONFIG, seed=0)
     kept = without(splits, found)

@@ -13,7 +13,7 @@ from valuealign.evaluate import HELD_OUT, Exam, Examination, exam_of, examinatio
 from valuealign.evaluate.profiles import value_exam
 from valuealign.prompts import evaluate_templates, train_templates
 from valuealign.signals import behaviour_parts, survey_cells
-from valuealign.splits import item_leaks, other_survey, prompt_leaks, refuse_same_prompts, without
+from valuealign.splits import LEFT_OUT, Trained, other_survey, prompt_leaks, refuse_same_prompts, without
 from valuealign.surveys.table import Survey
 from valuealign.types import Cell
 from valuealign.weighting import Gap
@@ -41,6 +41,12 @@ class Prepared:
     def survey(self) -> Survey:
         """Those who count."""
         return self.dataset.survey
+
+    def trained(self, config: RunConfig) -> Trained:
+        """What training asks: whatever else is judged as unseen is held against it."""
+        asked = {item for item, _ in self.dataset.splits.train}
+        items = tuple(item for item in self.survey.codebook.items if item.id in asked)
+        return Trained(items, self.behaviour["train"], config.splits.near_duplicates)
 
     def examination(self, config: RunConfig) -> Examination:
         """All that an evaluation of this run asks; the value questions' people are the report's."""
@@ -104,11 +110,9 @@ def elsewhere(
     if survey.codebook.label_only:
         asked["items with a label only (no question wording)"] = ", ".join(survey.codebook.label_only)
     splits = other_survey(survey, weights.weights_P, groups, config.splits, seed=config.seed)
-    seen = {item for item, _ in trained.dataset.splits.train}
-    items = [item for item in trained.survey.codebook.items if item.id in seen]
-    if leaked := item_leaks(items, survey.codebook.items, threshold=config.splits.near_duplicates):
+    if leaked := trained.trained(config).leaks(survey.codebook.items):
         splits = without(splits, leaked)
-        asked["questions left out, since they were trained"] = "; ".join(map(str, leaked))
+        asked[LEFT_OUT] = "; ".join(map(str, leaked))
     for name, fact in asked.items():
         progress(f"judged on {name}: {fact}")
     exam = exam_of(config, survey, weights.weights_P, groups, splits)

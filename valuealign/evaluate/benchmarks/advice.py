@@ -7,7 +7,7 @@ and verdicts will do; what moves is the model's blame, beside how often it agree
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuealign.errors import AnswerError, nearest
-from valuealign.evaluate.benchmarks.benchmark import Benchmark
+from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content, as_item
 from valuealign.evaluate.benchmarks.distributions import RAW_MASS, closed_cell, padded
 from valuealign.evaluate.benchmarks.means import grouped_rows, numbered
 from valuealign.evaluate.record import Row
@@ -77,8 +77,8 @@ class _Posts:
         return grouped_rows(NAME, metric, values, self.cluster_N, weight_N, bounds=(0.0, 1.0))
 
 
-def read(path: Path) -> Sheet:
-    """The sheet of posts with verdicts (CSV, JSON lines, a JSON array, Parquet).
+def read(path: Path) -> Content:
+    """The posts with verdicts (CSV, JSON lines, a JSON array, Parquet).
 
     Columns: the post in ``text`` (or ``body``, ``selftext``, ``post``, ``prompt``; a ``title`` goes before it), the
     verdict in ``verdict`` (or ``label``, ``is_asshole``): YTA, NTA, ESH, NAH in letters or words, or 1 and 0 (the
@@ -100,11 +100,17 @@ def read(path: Path) -> Sheet:
     options = TWO if verdict_N.max() < len(TWO) else FOUR
     posts = [_post(rows, row, text) for row in kept]
     values = [str(rows.value("value", row) or "").strip() for row in kept]
-    judge = _Posts(verdict_N, values, numbered(posts)).judge
     left = rows.height - len(kept)
     notes = (f"{left:,} posts without a verdict, or that ask for more information, were left out",) if left else ()
-    cells = tuple(closed_cell(f"{post}\n\n{QUESTION}", options, "", "everyone", NAME) for post in posts)
-    return Sheet(NAME, TITLE, _metrics(options, values), judge, cells, notes=notes)
+
+    def sheet(left_out: Collection[str]) -> Sheet:
+        told = [n for n, post in enumerate(posts) if post not in left_out]
+        at_stake, texts = [values[n] for n in told], [posts[n] for n in told]
+        judge = _Posts(verdict_N[told], at_stake, numbered(texts)).judge
+        cells = tuple(closed_cell(f"{post}\n\n{QUESTION}", options, "", "everyone", NAME) for post in texts)
+        return Sheet(NAME, TITLE, _metrics(options, at_stake), judge, cells, notes=notes)
+
+    return Content({post: as_item(post, post) for post in posts}, sheet)
 
 
 def _metrics(options: Sequence[str], values: Sequence[str]) -> dict[str, str]:

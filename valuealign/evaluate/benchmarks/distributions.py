@@ -6,7 +6,7 @@ NaN), ``Q`` questions, ``G`` groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,12 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from valuealign.evaluate.benchmarks.benchmark import as_item
 from valuealign.evaluate.benchmarks.means import grouped_rows, numbered
 from valuealign.evaluate.record import Kind, Row
 from valuealign.evaluate.sheet import Heard, Sheet
 from valuealign.metrics import Floats, raw_mass, softmax
 from valuealign.prompts import ask
-from valuealign.types import Cell
+from valuealign.types import Cell, Item
 
 RAW_MASS = "probability on the options at all, before it is renormalised over them (1 is best)"
 
@@ -195,6 +196,18 @@ def padded(rows: Sequence[Sequence[float] | Floats]) -> Floats:
     for place, row in enumerate(rows):
         out[place, : len(row)] = row
     return out
+
+
+def questions_of(asked: Iterable[Asked]) -> dict[str, Item]:
+    """Each question once, by its key, with the options that are compared."""
+    return {
+        one.question: as_item(
+            one.question,
+            one.text,
+            [option for option, share in zip(one.options, one.shares, strict=True) if not np.isnan(share)],
+        )
+        for one in asked
+    }
 
 
 def without_choice(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], str]:

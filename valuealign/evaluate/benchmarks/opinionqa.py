@@ -18,8 +18,15 @@ import numpy as np
 
 from valuealign.errors import AnswerError, nearest
 from valuealign.evaluate.benchmarks import pew
-from valuealign.evaluate.benchmarks.benchmark import Benchmark
-from valuealign.evaluate.benchmarks.distributions import Asked, Figure, Published, distribution_sheet, without_choice
+from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content
+from valuealign.evaluate.benchmarks.distributions import (
+    Asked,
+    Figure,
+    Published,
+    distribution_sheet,
+    questions_of,
+    without_choice,
+)
 from valuealign.evaluate.sheet import Sheet
 from valuealign.metrics import Floats, wasserstein
 from valuealign.surveys import files
@@ -77,8 +84,8 @@ class _Question:
     ordinal: tuple[float, ...]  # of the first options; the others are refusals
 
 
-def read(path: Path) -> Sheet:
-    """The sheet of a survey's folder (``info.csv``, ``metadata.csv``, ``responses.csv``), of a file in it, or of
+def read(path: Path) -> Content:
+    """The questions of a survey's folder (``info.csv``, ``metadata.csv``, ``responses.csv``), of a file in it, or of
     ``human_resp`` with several such folders.
 
     Shares are sums of the column ``WEIGHT_W..``. Refusals (the references beyond ``option_ordinal``) are offered to the
@@ -91,9 +98,16 @@ def read(path: Path) -> Sheet:
     if not asked:
         mend = "the columns of responses.csv are called as the keys of info.csv"
         raise AnswerError("no question of info.csv has an answer", where=str(path), mend=mend)
+    return Content(
+        questions_of(asked), lambda left_out: _sheet([one for one in asked if one.question not in left_out], notes)
+    )
+
+
+def _sheet(asked: Sequence[Asked], more: Sequence[str]) -> Sheet:
     kept, short = without_choice(asked)
     nominal = len({one.question for one in kept if not one.positions})
-    notes += [
+    notes = [
+        *more,
         short,
         f"{nominal:,} questions whose ordinal values are all the same do not count (0 / 0 in the published code)"
         if nominal
