@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from valuealign.config import RunConfig
@@ -13,7 +13,7 @@ from valuealign.evaluate import HELD_OUT, Exam, Examination, exam_of, examinatio
 from valuealign.evaluate.profiles import value_exam
 from valuealign.prompts import evaluate_templates, train_templates
 from valuealign.signals import behaviour_parts, survey_cells
-from valuealign.splits import LEFT_OUT, Trained, other_survey, prompt_leaks, refuse_same_prompts, without
+from valuealign.splits import LEFT_OUT, Trained, named, other_survey, prompt_leaks, refuse_same_prompts, without
 from valuealign.surveys.table import Survey
 from valuealign.types import Cell
 from valuealign.weighting import Gap
@@ -70,9 +70,7 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = tell) -> Prepar
     found["cells to train on"] = f"{len(cells):,}"
     behaviour, marked = behaviour_parts(config, survey, weights_P, splits.person_P)
     found |= marked
-    near = prompt_leaks(behaviour["train"], behaviour["report"], threshold=config.splits.near_duplicates)
-    if near:
-        found["held-out prompts that nearly repeat a trained one"] = f"{len(near)}, such as {near[0]}"
+    found |= _repeated(behaviour, config.splits.near_duplicates)
     judged = {
         name: tuple(survey_cells(targets, splits.train, undesirable="others", templates=wordings))
         if stage.on == "survey"
@@ -85,6 +83,23 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = tell) -> Prepar
     seen = (*cells, *behaviour["train"], *exam.worded(None).cells, *behaviour["select"], *behaviour["report"])
     digest = hashlib.sha256(json.dumps([[c.key, c.desirable, c.undesirable] for c in seen]).encode())
     return Prepared(dataset, exam, cells, judged, behaviour, digest.hexdigest()[:32], found)
+
+
+def _repeated(behaviour: Mapping[str, Sequence[Cell]], threshold: float) -> dict[str, str]:
+    """A warning for each held-out part whose prompts nearly repeat trained ones.
+
+    They are no mistake that ends a run, as the same prompt would be: people do ask alike, and only the reader of
+    the figures can say how much that flatters them.
+    """
+    found = {}
+    for part in ("select", "report"):
+        if near := prompt_leaks(behaviour["train"], behaviour[part], threshold=threshold):
+            count = len({cell.prompt for cell in behaviour[part]})
+            found[f"warning: held-out prompts ({part}) that nearly repeat a trained one"] = (
+                f"{len(near)} of {count}: {named(near)}. Behaviour looks better by them than it is: "
+                "keep one of such prompts in the file of feedback"
+            )
+    return found
 
 
 @dataclass(frozen=True)

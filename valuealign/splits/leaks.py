@@ -22,6 +22,7 @@ NAMED, SHOWN = 5, 90
 # What a record calls the leaked questions of another survey or a benchmark.
 LEFT_OUT = "questions left out, since they were trained"
 ANEW = "make the splits anew with jobs/prepare.py, or leave these out of training"
+ALIKE = "two groups or two items read the same in a prompt: give each a text of its own in the codebook, or drop one"
 
 
 @dataclass(frozen=True)
@@ -158,14 +159,14 @@ def refuse_shared_people(trained: Collection[str], judged: Collection[str], *, w
 def refuse_same_prompts(trained: Iterable[Cell], asked: Iterable[Cell], *, where: str = "prompts") -> None:
     """Raises SplitError if a held-out cell has, to the letter, the prompt of a trained one.
 
-    Two groups that a prompt names alike make such a pair, whatever the split says.
+    Two groups that a prompt names alike make such a pair, whatever the split says, as do two items of one text.
     """
     first: dict[Hashable, Cell] = {}
     for cell in trained:
         first.setdefault(cell.prompt, cell)
     met = [(first[cell.prompt], cell) for cell in asked if cell.prompt in first]
     names = [[f"{cell.source} of {cell.group}" for cell in pair] for pair in met]
-    refuse_leaks([Leak(one, two, 1.0) for one, two in names], where=where)
+    refuse_leaks([Leak(one, two, 1.0) for one, two in names], where=where, mend=ALIKE)
 
 
 def without(splits: Splits, found: Iterable[Leak], *, where: str = "--on") -> Splits:
