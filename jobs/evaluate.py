@@ -63,9 +63,9 @@ def evaluate(
         heard = hear(host, who, {sheet.name: Questions(sheet.cells)}, seed=config.seed, say=say)
         evaluation = alone(sheet, heard[sheet.name])
     else:
-        asked = prepared.examination(config)
+        asked = prepared.examination(config, host.tokenizer(None))
         if on is not None:
-            there = elsewhere(config, configuration.load(on), prepared, say)
+            there = elsewhere(config, configuration.load(on), prepared, say, host.tokenizer(None))
             asked, people, gaps = there.examination, there.facts, there.gaps
         heard = hear(host, who, asked.questions, seed=config.seed, say=say)
         evaluation = asked.judge(heard)

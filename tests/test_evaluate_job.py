@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
+from tiny import byte_tokenizer
 
 from valuealign import config as configuration
 from valuealign.errors import ConfigError
@@ -31,6 +32,9 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
         def score(self, version: str | None, cells: tuple[Cell, ...]) -> list[np.ndarray]:
             return [np.log(rng.dirichlet(np.ones(len(cell.completions)))) for cell in cells]
 
+        def tokenizer(self, version: str | None) -> Any:
+            return byte_tokenizer()
+
         def generate(self, version: str | None, chat: object, **_: object) -> Any:
             return SimpleNamespace(
                 text=str(rng.choice(["Yes.", "I cannot help with that.", "Two words"])), finish="stop"
@@ -47,7 +51,9 @@ def test_the_report_shows_margins_and_screens(home: Path, tmp_path: Path, monkey
     page = Path(evaluate.evaluate(config, ("v1",))["report"]).read_text()
     assert "Margins before and after weighting" in page and "With and without careless answers" in page
     (tmp_path / "on.yaml").write_text("survey: {people: 500}\ngroups: {crossings: 0}\n")
-    other = Path(evaluate.evaluate(config, ("v1",), on=tmp_path / "on.yaml")["report"]).read_text()
+    made = evaluate.evaluate(config, ("v1",), on=tmp_path / "on.yaml")
+    assert [row for row in made["evaluation"].rows if row.metric == "nats_per_token" and "perplexity" in row.note]
+    other = Path(made["report"]).read_text()
     assert "Margins before and after weighting" in other, "those of the survey that is the judge"
 
 

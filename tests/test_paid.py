@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from tiny import CHATML, byte_tokenizer
 
 from valuealign.errors import ConfigError, SignalError
 from valuealign.evaluate.paid.capability import read_lm_eval
@@ -202,11 +203,14 @@ def test_a_model_of_equal_bytes_pays_eight_bits_a_byte() -> None:
 
 def test_bits_are_those_of_the_whole_text_by_hand() -> None:
     """Two texts of 4 and 8 bytes (é has two) that cost 8 and 40 bits: 48 bits for 12 bytes, not the mean of 2 and 5."""
-    sheet = neutral_sheet(["abé", "12345678"], tokens=[2, 4])
+    sheet = neutral_sheet(["abé", "12345678"], tokenizer=byte_tokenizer())
     rows = sheet.judge(Heard({"v": [np.array([-8 * math.log(2)]), np.array([-40 * math.log(2)])]}))
-    assert values(rows) == pytest.approx({("v", "bits_per_byte"): 4, ("v", "nats_per_token"): 8 * math.log(2)})
+    # A token for each byte and one for each text's end: 14.
+    each = 48 / 14 * math.log(2)
+    assert values(rows) == pytest.approx({("v", "bits_per_byte"): 4, ("v", "nats_per_token"): each})
     (row,) = [row for row in rows if row.metric == "nats_per_token"]
-    assert row.note.startswith("perplexity 256 (") and set(sheet.metrics) == {row.metric for row in rows}
+    assert row.note.startswith(f"perplexity {2 ** (48 / 14):.3g} (") and set(sheet.metrics) == {r.metric for r in rows}
+    assert set(neutral_sheet(["abé"]).metrics) == {"bits_per_byte"}, "nobody knows the tokens"
 
 
 def test_a_text_of_the_users_own(tmp_path: Path) -> None:
@@ -268,6 +272,18 @@ def test_models_that_keep_and_break_the_form() -> None:
     assert said["v - base", "as instructed"] == 1
     assert not [row for row in format_sheet().judge(Heard(texts={"v": kept})) if row.metric == "an option"]
     assert bare("  “Yes,\n it IS.” ") == "yes, it is"
+
+
+def test_an_answer_may_be_as_long_as_the_longest_option() -> None:
+    """By the tokens of the models' tokenizer, its end among them; by bytes where there is none at hand."""
+    long = "I trust them é little more than I trust most other people I have met"
+    closed = [blank_cell((Message("user", "How far?"),), ("Never", long), "survey:q1")]
+    size = len(long.encode()) + 1
+    assert format_sheet(closed, tokenizer=byte_tokenizer()).max_tokens == size + 1 + 8, "a space opens the answer"
+    assert format_sheet(closed, tokenizer=byte_tokenizer(CHATML)).max_tokens > size + 8, "so do thoughts"
+    assert format_sheet(closed).max_tokens == size + 8
+    assert format_sheet([blank_cell((Message("user", "So?"),), ("Yes", "No"), "s")]).max_tokens == 24
+    assert format_sheet().max_tokens == 24
 
 
 # Distance from the base

@@ -11,7 +11,7 @@ from valuealign.config import RunConfig
 from valuealign.dataset import Dataset, build, facts, weighted
 from valuealign.evaluate import HELD_OUT, Exam, Examination, exam_of, examination
 from valuealign.evaluate.profiles import value_exam
-from valuealign.prompts import evaluate_templates, train_templates
+from valuealign.prompts import ChatTokenizer, evaluate_templates, train_templates
 from valuealign.signals import behaviour_parts, survey_cells
 from valuealign.splits import LEFT_OUT, Trained, named, other_survey, prompt_leaks, refuse_same_prompts, without
 from valuealign.surveys.table import Survey
@@ -48,12 +48,15 @@ class Prepared:
         items = tuple(item for item in self.survey.codebook.items if item.id in asked)
         return Trained(items, self.behaviour["train"], config.splits.near_duplicates)
 
-    def examination(self, config: RunConfig) -> Examination:
-        """All that an evaluation of this run asks; the value questions' people are the report's."""
+    def examination(self, config: RunConfig, tokenizer: ChatTokenizer | None = None) -> Examination:
+        """All that an evaluation of this run asks; the value questions' people are the report's.
+
+        ``tokenizer`` is the models' own, where it is at hand (``evaluate.examination``).
+        """
         made = self.dataset
         rows_P, template = made.splits.people("report"), evaluate_templates(config.prompts)[0]
         values = value_exam(made.survey, made.weights.weights_P, made.groups, rows_P, template)
-        return examination(config, self.exam, self.behaviour["report"], values)
+        return examination(config, self.exam, self.behaviour["report"], values, tokenizer=tokenizer)
 
 
 def prepare(config: RunConfig, progress: Callable[[str], None] = tell) -> Prepared:
@@ -112,7 +115,11 @@ class Elsewhere:
 
 
 def elsewhere(
-    config: RunConfig, other: RunConfig, trained: Prepared, progress: Callable[[str], None] = tell
+    config: RunConfig,
+    other: RunConfig,
+    trained: Prepared,
+    progress: Callable[[str], None] = tell,
+    tokenizer: ChatTokenizer | None = None,
 ) -> Elsewhere:
     """The exam of the survey of ``other``, by the splits and settings of ``config``.
 
@@ -131,4 +138,4 @@ def elsewhere(
     for name, fact in asked.items():
         progress(f"judged on {name}: {fact}")
     exam = exam_of(config, survey, weights.weights_P, groups, splits)
-    return Elsewhere(examination(config, exam, ()), asked, weights.gaps)
+    return Elsewhere(examination(config, exam, (), tokenizer=tokenizer), asked, weights.gaps)
