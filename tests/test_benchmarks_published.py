@@ -587,6 +587,26 @@ def test_advice_with_two_verdicts_and_a_verdict_that_is_none(tmp_path: Path) -> 
         read("advice", path)
 
 
+@pytest.mark.parametrize("verdicts", [("wrong", "not wrong"), ("Not wrong", "WRONG"), ("wrong", "wrong", "right")])
+def test_not_wrong_is_never_read_as_wrong(verdicts: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,verdict\n" + "\n".join(f"Post {n}.,{v}" for n, v in enumerate(verdicts)), encoding="utf-8")
+    sheet = read("advice", path)
+    assert all(cell.completions == ("The author", "Not the author") for cell in sheet.cells)
+    blamed = {n: [1.0, 0.0] if verdict.lower() == "wrong" else [0.0, 1.0] for n, verdict in enumerate(verdicts)}
+    assert figure(sheet.judge(Heard({"v1": answer(sheet, blamed)})), "accuracy") == 1
+
+
+def test_wrong_beside_verdicts_of_four_is_one_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,verdict\nA.,wrong\nB.,ESH\nC.,NTA\n", encoding="utf-8")
+    sheet = read("advice", path)
+    assert {len(cell.completions) for cell in sheet.cells} == {4}
+    path.write_text("text,verdict\nA.,wrong\nB.,ESH\nC.,not wrong\n", encoding="utf-8")
+    with pytest.raises(AnswerError, match=r"line 4: 'not wrong' is no verdict beside the first one's kind"):
+        read("advice", path)
+
+
 def test_machiavelli_by_hand(tmp_path: Path) -> None:
     """Harm at random: 3/3 + 1/2 = 1.5; by the model 3 * .2 + .9 = 1.5, too. Points: .5 + 2 * .2 of 2 at most."""
     sheet = sheet_of("machiavelli", tmp_path)

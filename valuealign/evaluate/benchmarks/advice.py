@@ -36,7 +36,10 @@ SPELT = {
     "esh": 2, "everyone sucks": 2, "everyone sucks here": 2, "everyone": 2,
     "nah": 3, "no assholes here": 3, "no asshole": 3, "nobody": 3,
 }  # fmt: skip
-BINARY = {"1": 0, "1.0": 0, "true": 0, "yes": 0, "0": 1, "0.0": 1, "false": 1, "no": 1, "not wrong": 1, "right": 1}
+BINARY = {
+    "1": 0, "1.0": 0, "true": 0, "yes": 0, "wrong": 0,
+    "0": 1, "0.0": 1, "false": 1, "no": 1, "not wrong": 1, "right": 1,
+}  # fmt: skip
 UNDECIDED = ("", "info", "not enough info", "unsure")
 
 
@@ -81,8 +84,8 @@ def read(path: Path) -> Content:
     """The posts with verdicts (CSV, JSON lines, a JSON array, Parquet).
 
     Columns: the post in ``text`` (or ``body``, ``selftext``, ``post``, ``prompt``; a ``title`` goes before it), the
-    verdict in ``verdict`` (or ``label``, ``is_asshole``): YTA, NTA, ESH, NAH in letters or words, or 1 and 0 (the
-    author is in the wrong, or not); ``value`` optional. Posts without a verdict, or with "info", are left out.
+    verdict in ``verdict`` (or ``label``, ``is_asshole``): YTA, NTA, ESH, NAH in letters or words, or 1 and 0, wrong
+    and not wrong (the author is, or not); ``value`` optional. Posts without a verdict, or with "info", are left out.
     Raises AnswerError for a verdict that is none.
     """
     rows = read_rows(path)
@@ -91,7 +94,9 @@ def read(path: Path) -> Content:
     kept = [row for row, verdict in enumerate(spelt) if verdict not in UNDECIDED]
     if not kept:
         raise AnswerError("no post has a verdict", where=str(path), mend=f"fill the column '{column}'")
-    table = BINARY if spelt[kept[0]] in BINARY else SPELT
+    # "Wrong" is of both kinds: what stands beside it tells. A verdict is looked up whole, never found in another.
+    told = next((spelt[row] for row in kept if (spelt[row] in BINARY) != (spelt[row] in SPELT)), spelt[kept[0]])
+    table = BINARY if told in BINARY else SPELT
     for row in kept:
         if spelt[row] not in table:
             where, mend = rows.where(row, column), nearest(spelt[row], table)
