@@ -237,6 +237,43 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         read("globalopinion", Path("x.csv"))
 
 
+def nothing(name: str, folder: Path) -> Path:
+    """A file in the right form with nothing in it that can be compared."""
+    path = FILES[name](folder)
+    if name == "globalopinionqa":
+        path = folder / "t.json"
+        row = {"question": "One?", "options": ["Yes"], "selections": {"Chile": [1.0]}}
+        path.write_text(json.dumps([row]), encoding="utf-8")
+    elif name == "subpop":
+        path.write_text(path.read_text(encoding="utf-8").splitlines()[3], encoding="utf-8")  # Red or Blue
+    elif name == "opinionqa":
+        info = path / "info.csv"
+        info.write_text(info.read_text(encoding="utf-8").replace("[1.0, 2.0, 1.5]", "[2, 2, 2]"), encoding="utf-8")
+    elif name == "worldvaluesbench":
+        path = path / "valid" / "valid_value_qa.tsv"
+        path.write_text(path.read_text(encoding="utf-8").replace("Q1\tQ2", "Q7\tQ8"), encoding="utf-8")
+    else:
+        path.write_text(json.dumps([{"scene": "A.", "choices": ["b", "c"], "labels": [{"harm": 0}, {}]}]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("globalopinionqa", "two options or more, found 1 distributions, none"),
+        ("subpop", "different ordinal values, found 1 distributions"),
+        ("opinionqa", "different ordinal values, found 6 distributions"),
+        ("worldvaluesbench", r"answers to 2 value questions \(Q1 first\) .*found 0 empty ones"),
+        ("machiavelli", "labels over 0, found 1 scenes without any"),
+    ],
+)
+def test_a_file_with_nothing_to_compare_says_what_was_looked_for(name: str, words: str, tmp_path: Path) -> None:
+    """It made a report without a figure."""
+    with pytest.raises(AnswerError, match=words) as caught:
+        read(name, nothing(name, tmp_path))
+    assert caught.value.mend and str(tmp_path) in str(caught.value)
+
+
 # A question of each file that training saw, in other letters and signs.
 SEEN = {
     "worldvaluesbench": "how IMPORTANT - 1 to 3",
@@ -422,7 +459,7 @@ def test_opinionqa_by_hand(tmp_path: Path) -> None:
         ("info.csv", "\"['Sport', 'Work', 'Refused']\"", "Sport", ("column 'references', line 3", "cannot be read")),
         ("responses.csv", "WEIGHT_W26", "WEIGHT", ("0 columns are called WEIGHT_W",)),
         ("responses.csv", "Male,1\n", "Male,-1\n", ("line 2", "negative")),
-        ("responses.csv", "SAFE,WHY", "SAVE,WHI", ("no question of info.csv has an answer",)),
+        ("responses.csv", "SAFE,WHY", "SAVE,WHI", ("no question of info.csv has an answer: ", "question SAFE has no")),
         ("metadata.csv", "key,options", "key,option", ("no column 'options'", "did you mean 'option'")),
     ],
 )

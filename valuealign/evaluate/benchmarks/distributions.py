@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuealign.errors import AnswerError
 from valuealign.evaluate.benchmarks.benchmark import as_item
 from valuealign.evaluate.benchmarks.means import grouped_rows, numbered
 from valuealign.evaluate.record import Kind, Row
@@ -208,6 +210,25 @@ def questions_of(asked: Iterable[Asked]) -> dict[str, Item]:
         )
         for one in asked
     }
+
+
+def need_choice(asked: Sequence[Asked], path: Path, *, ordered: bool) -> None:
+    """Raises AnswerError where no figure can be made of a file: for what was looked for, and what is there."""
+    kept, _ = without_choice(asked)
+    if not kept:
+        raise AnswerError(
+            "nothing can be compared: looked for people's shares of two options or more, "
+            f"found {len(asked):,} distributions, none of them such",
+            where=str(path),
+            mend="bring the published file, with its options and shares",
+        )
+    if ordered and not any(one.positions for one in kept):
+        raise AnswerError(
+            "nothing can be compared: looked for options with different ordinal values, "
+            f"found {len(kept):,} distributions, all of whose options have the same",
+            where=str(path),
+            mend="bring questions whose answers have an order",
+        )
 
 
 def without_choice(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], str]:

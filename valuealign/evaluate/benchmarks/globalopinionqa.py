@@ -21,6 +21,7 @@ from valuealign.evaluate.benchmarks.distributions import (
     Figure,
     Published,
     distribution_sheet,
+    need_choice,
     questions_of,
     without_choice,
 )
@@ -82,6 +83,7 @@ def read(path: Path) -> Content:
         else "",
         rescaled,
     ]
+    need_choice(read_, path, ordered=False)
     return Content(
         questions_of(read_), lambda left_out: _sheet([one for one in read_ if one.question not in left_out], more)
     )

@@ -24,6 +24,7 @@ from valuealign.evaluate.benchmarks.distributions import (
     Figure,
     Published,
     distribution_sheet,
+    need_choice,
     questions_of,
     without_choice,
 )
@@ -97,7 +98,9 @@ def read(path: Path) -> Content:
         asked += _survey(folder, notes)
     if not asked:
         mend = "the columns of responses.csv are called as the keys of info.csv"
-        raise AnswerError("no question of info.csv has an answer", where=str(path), mend=mend)
+        what = "no question of info.csv has an answer: " + "; ".join(notes[:3])
+        raise AnswerError(what, where=str(path), mend=mend)
+    need_choice(asked, path, ordered=True)
     return Content(
         questions_of(asked), lambda left_out: _sheet([one for one in asked if one.question not in left_out], notes)
     )

@@ -20,6 +20,7 @@ from valuealign.evaluate.benchmarks.distributions import (
     Figure,
     Published,
     distribution_sheet,
+    need_choice,
     questions_of,
     without_choice,
 )
@@ -64,6 +65,7 @@ def read(path: Path) -> Content:
             )
         seen[one.question, one.group] = row
         asked.append(one)
+    need_choice(asked, path, ordered=True)
     return Content(questions_of(asked), lambda left_out: _sheet([one for one in asked if one.question not in left_out]))
 
 

@@ -124,7 +124,12 @@ def read(path: Path) -> Content:
     sampled = not path.name.endswith("_value_qa.tsv")
     counts, left = _samples(path, metadata) if sampled else _split(path, metadata)
     if not counts:
-        raise AnswerError("nobody answered anything", where=str(path), mend="check the file of answers")
+        raise AnswerError(
+            f"nobody answered anything: looked for answers to {len(metadata):,} value questions "
+            f"({next(iter(metadata))} first) in the columns of that name, found {left:,} empty ones",
+            where=str(path),
+            mend="bring answers and question_metadata.json of one release",
+        )
     texts = {name: as_item(name, str(metadata[name]["question"])) for name, _ in counts}
 
     def sheet(left_out: Collection[str]) -> Sheet:
