@@ -48,7 +48,7 @@ def evaluate(
     _check(version=version, compare=compare, benchmark=benchmark, on=on, file=file, ballots=ballots)
     if ballots and FREE not in config.evaluate.sheets:
         raise ConfigError("there are no free answers to compare", where="--ballots", mend=f"add evaluate.sheets {FREE}")
-    able = read_lm_eval(dict(lm_eval)) if lm_eval else []
+    able = read_lm_eval(lm_eval) if lm_eval else []
     prepared = prepare(config, say)
     brought = read_benchmark(benchmark, file, prepared.trained(config)) if benchmark and file else None
     host, versions, who = hosted(config, compare or version or ("champion",))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,26 @@ class Figure:
     logged: Mapping[str, float]
 
 
-def read_lm_eval(results: Mapping[str, Path | str]) -> list[Row]:
+def read_lm_eval(results: Sequence[tuple[str, Path | str]]) -> list[Row]:
     """The figures that ``lm_eval`` found of each who (the base first), and each later one minus each earlier one.
 
-    A path is the JSON file of a run, or a folder with one ``results_*.json``. Where every run logged its answers
-    (``--log_samples``) and a figure is their mean, intervals resample questions and differences are paired;
-    else they come from the standard errors, and a difference as if of independent runs: wider than need be.
-    Both are 95 %.
-    Raises ConfigError for what the harness did not write, and for runs with other settings of one task.
+    ``results`` has who and a path of each: the JSON file of a run, or a folder with one ``results_*.json``. Where
+    every run logged its answers (``--log_samples``) and a figure is their mean, intervals resample questions and
+    differences are paired; else they come from the standard errors, and a difference as if of independent runs:
+    wider than need be. Both are 95 %.
+    Raises ConfigError for what the harness did not write, for runs with other settings of one task, and for one who
+    with two results.
     """
-    read = {who: _read(Path(path)) for who, path in results.items()}
+    paths: dict[str, Path] = {}
+    for who, path in results:
+        if who in paths:
+            what, mend = (
+                f"'{who}' has another result before, {paths[who]}",
+                "give each model one result, under its name",
+            )
+            raise ConfigError(what, where=f"--lm-eval {who} {path}", mend=mend)
+        paths[who] = Path(path)
+    read = {who: _read(path) for who, path in paths.items()}
     _same_settings({who: (tree, path) for who, (path, tree) in read.items()})
     figures = {who: _figures(path, tree) for who, (path, tree) in read.items()}
     rows: list[Row] = []
