@@ -210,7 +210,7 @@ def test_every_benchmark_keeps_the_contract(name: str, tmp_path: Path) -> None:
     for row in rows:
         low, value, high = row.estimate.low, row.estimate.value, row.estimate.high
         assert math.isfinite(value) and (math.isnan(low) or low - 1e-9 <= value <= high + 1e-9), row
-        assert row.kind in ("stage", "null", "difference")
+        assert row.kind in ("stage", "null", "difference", "people")
         if row.who == "v1 - base":
             assert value == pytest.approx(0, abs=1e-12)
     assert figure(rows, "raw_mass", "v2") == pytest.approx(0.5)
@@ -439,6 +439,9 @@ def test_opinionqa_by_hand(tmp_path: Path) -> None:
     men, women = [1, 3, 0], [2, 0, 1]
     assert figure(rows, "group_representativeness") == pytest.approx((alignment(men) + alignment(women)) / 2)
     assert figure(rows, "steerability") == pytest.approx((alignment(men, [1, 1, 1]) + 1) / 2)
+    # Refusals of everybody: .2 of all to Safe; a third to Why, whose three options are flat. People: 4 of 11; none.
+    assert figure(rows, "refusals") == pytest.approx((0.2 + 1 / 3) / 2)
+    assert figure(rows, "refusals", "people") == pytest.approx((4 / 11 + 0) / 2)
     assert any("1 questions whose ordinal values are all the same" in note for note in sheet.notes)
     assert any("no answers on AGE" in note for note in sheet.notes)
     inside = read("opinionqa", tmp_path)

@@ -32,7 +32,8 @@ class Asked(NamedTuple):
     questions of the same words); ``phrase`` names the group in a prompt, empty for everybody.
 
     ``shares`` [K] are the people's; NaN marks an option that is offered but outside the comparison, such
-    as a refusal. ``positions`` [K] are places on a scale, NaN or empty where there are none.
+    as a refusal; ``refused`` is the people's share of such options among all (NaN: not known). ``positions`` [K] are
+    places on a scale, NaN or empty where there are none.
     """
 
     question: str
@@ -43,6 +44,7 @@ class Asked(NamedTuple):
     phrase: str
     shares: tuple[float, ...]
     positions: tuple[float, ...] = ()
+    refused: float = np.nan
 
 
 class Figure(NamedTuple):
@@ -124,6 +126,22 @@ class Published:
         """How much probability falls on the options, over all cells."""
         values = {who: raw_mass(padded(logps)) for who, logps in heard.logps.items()}
         return grouped_rows(self.name, "raw_mass", values, numbered(self._placed.families), bounds=(0.0, 1.0))
+
+    def refusal_rows(self, metric: str, heard: Heard, of: Callable[[Asked], bool]) -> list[Row]:
+        """What of the answer to a question that names no group falls on options outside the comparison, beside the
+        people's own share. Every question whose people ``of`` names counts, those that offer no such option as 0."""
+        at_N = [a for a, one in enumerate(self.asked) if of(one) and not np.isnan(one.refused)]
+        outside_NK = np.zeros((len(at_N), self.people_AK.shape[1]), dtype=bool)
+        for n, a in enumerate(at_N):
+            outside_NK[n, : len(self.asked[a].options)] = np.isnan(self.asked[a].shares)
+        family_N = numbered([self.asked[a].family for a in at_N])
+        values = {}
+        for who, logps in heard.logps.items():
+            share_NK = softmax(padded(logps)[self._placed.unnamed_A[at_N]][:, : outside_NK.shape[1]])
+            values[who] = np.where(outside_NK, share_NK, 0.0).sum(-1)
+        people = {"people": np.array([self.asked[a].refused for a in at_N])}
+        rows = grouped_rows(self.name, metric, values, family_N, bounds=(0.0, 1.0))
+        return rows + grouped_rows(self.name, metric, people, family_N, bounds=(0.0, 1.0), kind="people")
 
     def figure_rows(self, figure: Figure, heard: Heard) -> list[Row]:
         """The figure of everybody who answered, paired differences, and that of answers without a model."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,8 @@ from valuealign.evaluate.benchmarks.distributions import (
     questions_of,
     without_choice,
 )
-from valuealign.evaluate.sheet import Sheet
+from valuealign.evaluate.record import Row
+from valuealign.evaluate.sheet import Heard, Sheet
 from valuealign.metrics import Floats, wasserstein
 from valuealign.surveys import files
 from valuealign.surveys.rows import literal, number, read_rows
@@ -77,6 +78,13 @@ FIGURES = (
 )
 
 
+REFUSALS = "refusals"
+_REFUSED = (
+    "the share of the answer that falls on refusals, no group named, of all that is offered: the mean over questions "
+    "(neither end is better: compare with the people's)"
+)
+
+
 @dataclass(frozen=True)
 class _Question:
     key: str
@@ -118,7 +126,14 @@ def _sheet(asked: Sequence[Asked], more: Sequence[str]) -> Sheet:
         "refusals are offered to the model and left out of the comparison, as in the published code",
         "one wording names each group; the paper's steerability takes, question by question, the best of three",
     ]
-    return distribution_sheet(Published(NAME, kept), TITLE, FIGURES, notes)
+    published = Published(NAME, kept)
+    sheet = distribution_sheet(published, TITLE, FIGURES, notes)
+
+    def judge(heard: Heard) -> tuple[Row, ...]:
+        rows = published.refusal_rows(REFUSALS, heard, lambda one: one.group == EVERYBODY) if heard.logps else []
+        return (*sheet.judge(heard), *rows)
+
+    return replace(sheet, metrics={**sheet.metrics, REFUSALS: _REFUSED}, judge=judge)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -165,9 +180,9 @@ def _asked(
     """The weighted shares of the ordinal options in each level of an attribute; a level without any is left out."""
     k, ordinal = len(question.options), question.ordinal
     known_P = (answer_P >= 0) & (group_P >= 0)
-    mass_GK = np.bincount(
+    all_GK = np.bincount(
         group_P[known_P] * k + answer_P[known_P], weight_P[known_P], minlength=len(levels) * k
-    ).reshape(-1, k)[:, : len(ordinal)]
+    ).reshape(-1, k)
     refused = (math.nan,) * (k - len(ordinal))
     return [
         Asked(
@@ -178,10 +193,11 @@ def _asked(
             group=f"{name} {level}".strip(),
             phrase=pew.phrase(name, level) if name else "",
             shares=(*(mass_K / mass_K.sum()).tolist(), *refused),
+            refused=float(all_K[len(ordinal) :].sum() / all_K.sum()),
             positions=(*ordinal, *refused) if len(set(ordinal)) > 1 else (),
         )
-        for level, mass_K in zip(levels, mass_GK, strict=True)
-        if mass_K.sum() > 0
+        for level, all_K in zip(levels, all_GK, strict=True)
+        if (mass_K := all_K[: len(ordinal)]).sum() > 0
     ]
 
 
