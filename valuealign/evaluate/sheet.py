@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from valuealign.evaluate.record import Evaluation, Kind, Row
 from valuealign.metrics import Floats, Parts, interval, ratio_draws
-from valuealign.types import Cell, Message
+from valuealign.types import Cell, Estimate, Message
 
 RESAMPLES = 1000
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,21 @@ def mean_rows(
             apart = interval(mean - before, draws_B - before_B, n=count, clusters=len(labels))
             rows.append(Row(sheet, part, f"{later} - {earlier}", metric, "difference", apart, "paired"))
     return rows
+
+
+def later_minus_earlier(
+    sheet: str,
+    metric: str,
+    found: Mapping[str, Found],
+    apart: Callable[[Found, Found], Estimate],
+    *,
+    part: str = "report",
+    note: str = "paired",
+) -> list[Row]:
+    """A row for each who of ``found`` less each who before, in order: ``apart(later, earlier)`` is the difference."""
+    names = list(found)
+    return [
+        Row(sheet, part, f"{later} - {earlier}", metric, "difference", apart(found[later], found[earlier]), note)
+        for at, later in enumerate(names)
+        for earlier in names[:at]
+    ]

@@ -21,9 +21,10 @@ from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content, as_item
 from valuealign.evaluate.benchmarks.distributions import RAW_MASS, closed_cell, padded
 from valuealign.evaluate.benchmarks.means import grouped_rows, numbered
 from valuealign.evaluate.record import Row
-from valuealign.evaluate.sheet import RESAMPLES, Heard, Sheet
+from valuealign.evaluate.sheet import RESAMPLES, Heard, Sheet, later_minus_earlier
 from valuealign.metrics import Floats, interval, raw_mass
 from valuealign.surveys.rows import Rows, number, read_rows
+from valuealign.types import Estimate
 
 NAME, TITLE = "arora", "Cross-cultural probes: rank correlation with surveys over countries"
 COLUMNS = ("country", "dimension", "probe", "first", "second", "score")
@@ -75,12 +76,11 @@ def _rows(metric: str, found: Mapping[str, tuple[float, Floats]], n: int) -> lis
     for who, (at, draws_B) in known.items():
         one = interval(at, draws_B, n=n, clusters=n, bounds=(-1.0, 1.0))
         rows.append(Row(NAME, "report", who, metric, "stage", one, "over countries"))
-    for b, later in enumerate(known):
-        for earlier in list(known)[:b]:
-            (at, draws_B), (before, before_B) = known[later], known[earlier]
-            apart = interval(at - before, draws_B - before_B, n=n, clusters=n)
-            rows.append(Row(NAME, "report", f"{later} - {earlier}", metric, "difference", apart, "paired"))
-    return rows
+
+    def apart(later: tuple[float, Floats], earlier: tuple[float, Floats]) -> Estimate:
+        return interval(later[0] - earlier[0], later[1] - earlier[1], n=n, clusters=n)
+
+    return rows + later_minus_earlier(NAME, metric, known, apart)
 
 
 def spearman(x: Floats, y: Floats) -> Floats:

@@ -17,7 +17,7 @@ import numpy as np
 
 from valuealign.errors import ConfigError
 from valuealign.evaluate.record import Row
-from valuealign.evaluate.sheet import mean_rows
+from valuealign.evaluate.sheet import later_minus_earlier, mean_rows
 from valuealign.types import Estimate
 
 CAPABILITY = "capability"
@@ -78,12 +78,11 @@ def _rows(name: str, mine: Mapping[str, Figure], note: str) -> list[Row]:
         Row(CAPABILITY, "report", who, name, "stage", _normal(one.value, one.error, one.n), note)
         for who, one in mine.items()
     ]
-    for b, later in enumerate(mine):
-        for earlier in list(mine)[:b]:
-            new, old = mine[later], mine[earlier]
-            apart = _normal(new.value - old.value, math.hypot(new.error, old.error), min(new.n, old.n))
-            rows.append(Row(CAPABILITY, "report", f"{later} - {earlier}", name, "difference", apart, "unpaired"))
-    return rows
+
+    def apart(new: Figure, old: Figure) -> Estimate:
+        return _normal(new.value - old.value, math.hypot(new.error, old.error), min(new.n, old.n))
+
+    return rows + later_minus_earlier(CAPABILITY, name, mine, apart, note="unpaired")
 
 
 def _normal(value: float, error: float, n: int) -> Estimate:
