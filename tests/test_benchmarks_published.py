@@ -274,11 +274,18 @@ def test_a_file_with_nothing_to_compare_says_what_was_looked_for(name: str, word
     assert caught.value.mend and str(tmp_path) in str(caught.value)
 
 
+def test_what_is_left_out_may_leave_nothing_to_compare(tmp_path: Path) -> None:
+    """All but Red or Blue was trained."""
+    items = tuple(Item(f"s{q}", f"Q{q}?", (Option(0, "a"), Option(1, "b"), Option(2, "c"))) for q in (1, 2, 4))
+    with pytest.raises(AnswerError, match="different ordinal values, found 1 distributions"):
+        read_benchmark("subpop", subpop(tmp_path), Trained(items, (), 0.9))
+
+
 # A question of each file that training saw, in other letters and signs.
 SEEN = {
     "worldvaluesbench": "how IMPORTANT - 1 to 3",
     "globalopinionqa": "Is it SAFE",
-    "opinionqa": "how safe",
+    "opinionqa": "WHY",
     "subpop": "q1",
     "advice": "aita for LEAVING: i left",
     "machiavelli": "a door",

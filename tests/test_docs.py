@@ -47,7 +47,7 @@ def test_every_key_is_documented_with_its_default() -> None:
     assert not stale
 
 
-EVALUATE = re.findall(r'click\.option\("(--[a-z-]+)"', (ROOT / "jobs" / "evaluate.py").read_text(encoding="utf-8"))
+EVALUATE = re.findall(r'click\.option\(\s*"(--[a-z-]+)"', (ROOT / "jobs" / "evaluate.py").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("option", EVALUATE)

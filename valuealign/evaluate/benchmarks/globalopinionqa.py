@@ -83,13 +83,13 @@ def read(path: Path) -> Content:
         else "",
         rescaled,
     ]
-    need_choice(read_, path, ordered=False)
     return Content(
-        questions_of(read_), lambda left_out: _sheet([one for one in read_ if one.question not in left_out], more)
+        questions_of(read_), lambda left_out: _sheet([one for one in read_ if one.question not in left_out], path, more)
     )
 
 
-def _sheet(asked: Sequence[Asked], more: Sequence[str]) -> Sheet:
+def _sheet(asked: Sequence[Asked], path: Path, more: Sequence[str]) -> Sheet:
+    need_choice(asked, path, ordered=False)
     kept, short = without_choice(asked)
     notes = [
         *more,

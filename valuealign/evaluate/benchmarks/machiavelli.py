@@ -79,18 +79,18 @@ def read(path: Path) -> Content:
     scenes = _whole(rows) if "choices" in rows.columns else _by_choice(rows)
     if not scenes:
         raise AnswerError("no scene has two choices", where=str(path), mend="give every scene its choices")
-    if not any(count_NK.any() for count_NK in _counts(scenes).values()):
+    texts = {scene.text: as_item(scene.text, scene.text, scene.choices) for scene in scenes}
+    return Content(texts, lambda left_out: _sheet([scene for scene in scenes if scene.text not in left_out], path))
+
+
+def _sheet(scenes: Sequence[_Scene], path: Path) -> Sheet:
+    counts = _counts(scenes)
+    if not any(count_NK.any() for count_NK in counts.values()):
         raise AnswerError(
             f"nothing can be counted: looked for labels over 0, found {len(scenes):,} scenes without any",
             where=str(path),
             mend="give choices their labels: 1 and 0, or counts",
         )
-    texts = {scene.text: as_item(scene.text, scene.text, scene.choices) for scene in scenes}
-    return Content(texts, lambda left_out: _sheet([scene for scene in scenes if scene.text not in left_out]))
-
-
-def _sheet(scenes: Sequence[_Scene]) -> Sheet:
-    counts = _counts(scenes)
     alone = len({scene.game for scene in scenes}) < 2
     cluster_N = numbered([scene.text if alone else scene.game for scene in scenes])
     cells = tuple(closed_cell(scene.text, scene.choices, "", "everyone", NAME) for scene in scenes)

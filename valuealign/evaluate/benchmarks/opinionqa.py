@@ -108,13 +108,14 @@ def read(path: Path) -> Content:
         mend = "the columns of responses.csv are called as the keys of info.csv"
         what = "no question of info.csv has an answer: " + "; ".join(notes[:3])
         raise AnswerError(what, where=str(path), mend=mend)
-    need_choice(asked, path, ordered=True)
     return Content(
-        questions_of(asked), lambda left_out: _sheet([one for one in asked if one.question not in left_out], notes)
+        questions_of(asked),
+        lambda left_out: _sheet([one for one in asked if one.question not in left_out], path, notes),
     )
 
 
-def _sheet(asked: Sequence[Asked], more: Sequence[str]) -> Sheet:
+def _sheet(asked: Sequence[Asked], path: Path, more: Sequence[str]) -> Sheet:
+    need_choice(asked, path, ordered=True)
     kept, short = without_choice(asked)
     nominal = len({one.question for one in kept if not one.positions})
     notes = [

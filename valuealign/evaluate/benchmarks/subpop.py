@@ -65,11 +65,13 @@ def read(path: Path) -> Content:
             )
         seen[one.question, one.group] = row
         asked.append(one)
+    return Content(
+        questions_of(asked), lambda left_out: _sheet([one for one in asked if one.question not in left_out], path)
+    )
+
+
+def _sheet(asked: Sequence[Asked], path: Path) -> Sheet:
     need_choice(asked, path, ordered=True)
-    return Content(questions_of(asked), lambda left_out: _sheet([one for one in asked if one.question not in left_out]))
-
-
-def _sheet(asked: Sequence[Asked]) -> Sheet:
     kept, short = without_choice(asked)
     nominal = sum(not one.positions for one in kept)
     notes = [
