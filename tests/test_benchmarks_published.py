@@ -456,6 +456,41 @@ def test_opinionqa_by_hand(tmp_path: Path) -> None:
     assert read("opinionqa", tmp_path / "American_Trends_Panel_W26" / "info.csv").cells == sheet.cells
 
 
+def test_opinionqa_consistency_by_hand(tmp_path: Path) -> None:
+    """Who says Yes is as near to a group as its share of Yes. Men .9, .8, .1, women .2, .2, .9: men are nearer over all
+    (.6 to .43), on topics A (.85 to .2) and C (.8 to .2), not on B (.1 to .9). By age both answers are one group's."""
+    survey = tmp_path / "American_Trends_Panel_W1"
+    survey.mkdir()
+    lines = [f"{n},Q{n},So {n}?,\"['Yes', 'No']\",\"[1, 2]\"" for n in range(3)]
+    (survey / "info.csv").write_text("\n".join([",key,question,references,option_ordinal", *lines]), encoding="utf-8")
+    (survey / "metadata.csv").write_text(
+        ",key,options\n0,SEX,\"['Male', 'Female']\"\n1,AGE,\"['18-29', '30+']\"\n", encoding="utf-8"
+    )
+    shares = {"Male": (9, 8, 1), "Female": (2, 2, 9)}
+    people = [
+        ",".join([*("" if other != n else said for other in range(3)), sex, "30+", str(weight)])
+        for sex, yes in shares.items()
+        for n in range(3)
+        for said, weight in (("Yes", yes[n]), ("No", 10 - yes[n]))
+    ]
+    (survey / "responses.csv").write_text("\n".join(["Q0,Q1,Q2,SEX,AGE,WEIGHT_W1", *people]), encoding="utf-8")
+    assert "consistency" not in read("opinionqa", survey).metrics
+    assert any("no topics.csv" in note for note in read("opinionqa", survey).notes)
+    (tmp_path / "topics.csv").write_text("key,topic\nQ0,A\nQ1,A\nQ1,C\nQ2,B\nQ9,D\n", encoding="utf-8")
+    for place in (survey, tmp_path):
+        sheet = read("opinionqa", place)
+        assert not any("topics.csv" in note for note in sheet.notes)
+        unnamed = [cell_of(sheet, f"So {n}?", named=False) for n in range(3)]
+        yes, mixed = dict.fromkeys(unnamed, [1.0, 0.0]), dict.fromkeys(unnamed, [1.0, 0.0])
+        mixed[unnamed[2]] = [0.0, 1.0]  # men .9, .8, .9, women .2, .2, .1
+        rows = sheet.judge(Heard({"v1": answer(sheet, yes), "v2": answer(sheet, mixed)}))
+        assert figure(rows, "consistency") == pytest.approx(2 / 3)
+        assert figure(rows, "consistency", "v2") == 1 and figure(rows, "consistency", "v2 - v1") == pytest.approx(1 / 3)
+    (tmp_path / "topics.csv").write_text("key,subject\nQ0,A\n", encoding="utf-8")
+    with pytest.raises(AnswerError, match="no column 'topic'"):
+        read("opinionqa", survey)
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "words"),
     [

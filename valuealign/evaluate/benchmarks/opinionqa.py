@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from valuealign.evaluate.benchmarks.distributions import (
     questions_of,
     without_choice,
 )
+from valuealign.evaluate.benchmarks.topics import Topics, consistency_rows, read_topics
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard, Sheet
 from valuealign.metrics import Floats, wasserstein
@@ -78,6 +79,13 @@ FIGURES = (
 )
 
 
+GROUPS = FIGURES[1]
+TOPICS = "topics.csv"
+CONSISTENCY = "consistency"
+_CONSISTENT = (
+    "the part of topics whose best represented group, of each attribute, is the one that is best represented over all "
+    "questions (0 to 1, higher is better): the mean over topics, then over attributes"
+)
 REFUSALS = "refusals"
 _REFUSED = (
     "the share of the answer that falls on refusals, no group named, of all that is offered: the mean over questions "
@@ -108,13 +116,15 @@ def read(path: Path) -> Content:
         mend = "the columns of responses.csv are called as the keys of info.csv"
         what = "no question of info.csv has an answer: " + "; ".join(notes[:3])
         raise AnswerError(what, where=str(path), mend=mend)
-    return Content(
-        questions_of(asked),
-        lambda left_out: _sheet([one for one in asked if one.question not in left_out], path, notes),
-    )
+    topics = _topics(path, notes)
+
+    def sheet(left_out: Collection[str]) -> Sheet:
+        return _sheet([one for one in asked if one.question not in left_out], path, notes, topics)
+
+    return Content(questions_of(asked), sheet)
 
 
-def _sheet(asked: Sequence[Asked], path: Path, more: Sequence[str]) -> Sheet:
+def _sheet(asked: Sequence[Asked], path: Path, more: Sequence[str], topics: Topics) -> Sheet:
     need_choice(asked, path, ordered=True)
     kept, short = without_choice(asked)
     nominal = len({one.question for one in kept if not one.positions})
@@ -131,10 +141,25 @@ def _sheet(asked: Sequence[Asked], path: Path, more: Sequence[str]) -> Sheet:
     sheet = distribution_sheet(published, TITLE, FIGURES, notes)
 
     def judge(heard: Heard) -> tuple[Row, ...]:
-        rows = published.refusal_rows(REFUSALS, heard, lambda one: one.group == EVERYBODY) if heard.logps else []
+        if not heard.logps:
+            return ()
+        rows = published.refusal_rows(REFUSALS, heard, lambda one: one.group == EVERYBODY)
+        if topics:
+            rows += consistency_rows(published, GROUPS, topics, CONSISTENCY, heard)
         return (*sheet.judge(heard), *rows)
 
-    return replace(sheet, metrics={**sheet.metrics, REFUSALS: _REFUSED}, judge=judge)
+    further = {REFUSALS: _REFUSED} | ({CONSISTENCY: _CONSISTENT} if topics else {})
+    return replace(sheet, metrics={**sheet.metrics, **further}, judge=judge)
+
+
+def _topics(path: Path, notes: list[str]) -> Topics:
+    """The topics of a table beside the surveys, or in the folder above a survey's; none where there is no table."""
+    folder = path if path.is_dir() else path.parent
+    for file in (folder / TOPICS, folder.parent / TOPICS):
+        if file.is_file():
+            return read_topics(file)
+    notes.append(f"no {TOPICS} lies there, so nothing is said of consistency over topics")
+    return {}
 
 
 def _folders(path: Path) -> list[Path]:
