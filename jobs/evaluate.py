@@ -8,7 +8,8 @@
     python jobs/evaluate.py 'evaluate.sheets=[generations]' --ballots blind  # people compare, blind: docs/probes.md
 
 Use the configuration that the versions were aligned with, so that the same people are held out. It runs in this
-process. --on takes another run's survey; people who are in both stay in their part, and trained questions go.
+process. --on takes another run's survey; people who are in both stay in their part. Of it and of a benchmark's
+file the questions that were trained, or nearly, are left out and named.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from valuealign.evaluate.paid.capability import LM_EVAL, read_lm_eval
 from valuealign.evaluate.paid.kl import kl_rows
 from valuealign.prepared import elsewhere, prepare
 from valuealign.report import print_sheets, print_table, write_report
-from valuealign.weighting import Gap
 
 
 def evaluate(
@@ -48,24 +48,24 @@ def evaluate(
     _check(version=version, compare=compare, benchmark=benchmark, on=on, file=file, ballots=ballots)
     if ballots and FREE not in config.evaluate.sheets:
         raise ConfigError("there are no free answers to compare", where="--ballots", mend=f"add evaluate.sheets {FREE}")
-    sheet = read_benchmark(benchmark, file) if benchmark and file else None
-    able = read_lm_eval(dict(lm_eval)) if lm_eval else []
+    able = read_lm_eval(lm_eval) if lm_eval else []
+    prepared = prepare(config, say)
+    brought = read_benchmark(benchmark, file, prepared.trained(config)) if benchmark and file else None
     host, versions, who = hosted(config, compare or version or ("champion",))
-    lineage, screens = [f"base model {config.model.path}", *(one.ref for one in versions)], None
-    gaps: tuple[Gap, ...] = ()
-    if sheet is not None:
+    for version_ in versions:
+        if version_.card.get("data_hash") not in (None, prepared.data_hash):
+            say(f"note: {version_.ref} was trained on other data or another split than this configuration's")
+    lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", *(one.ref for one in versions)]
+    people, gaps = prepared.facts, prepared.dataset.weights.gaps
+    if brought is not None:
+        sheet, people, gaps = brought.sheet, brought.facts, ()
+        say("\n".join(f"judged on {name}: {fact}" for name, fact in people.items()))
         heard = hear(host, who, {sheet.name: Questions(sheet.cells)}, seed=config.seed, say=say)
-        evaluation, people = alone(sheet, heard[sheet.name]), {"benchmark": BENCHMARKS[sheet.name].source}
+        evaluation = alone(sheet, heard[sheet.name])
     else:
-        prepared = prepare(config, say)
-        for version_ in versions:
-            if version_.card.get("data_hash") not in (None, prepared.data_hash):
-                say(f"note: {version_.ref} was trained on other data or another split than this configuration's")
-        lineage = [f"data {prepared.data_hash[:12]}", *lineage]
-        asked, people, gaps = prepared.examination(config), prepared.facts, prepared.dataset.weights.gaps
-        screens = prepared.dataset.screens
+        asked = prepared.examination(config, host.tokenizer(None))
         if on is not None:
-            there, screens = elsewhere(config, configuration.load(on), prepared, say), None
+            there = elsewhere(config, configuration.load(on), prepared, say, host.tokenizer(None))
             asked, people, gaps = there.examination, there.facts, there.gaps
         heard = hear(host, who, asked.questions, seed=config.seed, say=say)
         evaluation = asked.judge(heard)
@@ -82,12 +82,12 @@ def evaluate(
     key = hashlib.sha256(repr(([v.ref for v in versions], on, benchmark, file)).encode()).hexdigest()[:8]
     report = write_report(
         configuration.home() / "runs" / config.name / f"evaluate-{key}",
-        title=" and ".join(v.ref for v in versions) + (f": {sheet.title}" if sheet else ""),
+        title=" and ".join(v.ref for v in versions) + (f": {brought.sheet.title}" if brought else ""),
         evaluation=evaluation,
         facts={"Whom was asked": people},
         lineage=lineage,
         gaps=gaps,
-        screens=screens,
+        screens=None if on or brought else prepared.dataset.screens,
         sweep=versions[-1].card.get("sweep", ()),
         configuration=configuration.dump(config),
     )

@@ -50,8 +50,8 @@ def plan_run(config: RunConfig, box: str, probed: bool, utilisation: float | Non
         rate = measured_rate(run, machine, loads, planner.Clock(sizes, run, rate), model)
     clock = planner.Clock(sizes, run, rate)
     times = [planner.stage_time(one, clock, ranks=machine.gpus) for one in loads]
-    asked = [size(cell) for cell in (*prepared.exam.cells, *prepared.behaviour["report"])]
-    scoring = (1 + len(loads)) * clock.scoring(asked, ranks=machine.gpus)
+    asked = planner.sizes_of(list(chain(*prepared.examination(config).cells.values())), size)
+    scoring = planner.Scoring(len(asked), 1 + len(loads), clock.scoring(asked, ranks=machine.gpus))
     selected = [size(cell) for cell in (*prepared.exam.only("select").cells, *prepared.behaviour["select"])]
     swept = [planner.sweep_time(one, clock, machine, probe=selected) for one in loads if one.stage.name == "kto"]
     lines(words.time_lines(times, scoring, swept[0] if swept else None, run, machine, price))

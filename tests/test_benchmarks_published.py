@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import spearmanr, wasserstein_distance
 
-from valuealign.errors import AnswerError, ConfigError
+from valuealign.errors import AnswerError, ConfigError, SplitError
 from valuealign.evaluate.benchmarks import BENCHMARKS, read_benchmark
 from valuealign.evaluate.benchmarks.arora import spearman
 from valuealign.evaluate.benchmarks.distributions import Asked, Figure, Published, distribution_sheet, padded
@@ -22,6 +22,8 @@ from valuealign.evaluate.benchmarks.means import MOST_CLUSTERS, grouped_rows, nu
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard, Sheet, mean_rows
 from valuealign.metrics import jsd_bits, wasserstein
+from valuealign.splits import Leak, Trained
+from valuealign.types import Cell, Item, Message, Option
 
 # One small file of each, in the published layout; a folder where the benchmark is one.
 
@@ -148,8 +150,13 @@ FILES = {
 }
 
 
+def read(name: str, path: Path) -> Sheet:
+    """The sheet for models that were trained on nothing."""
+    return read_benchmark(name, path, Trained((), (), 0.9)).sheet
+
+
 def sheet_of(name: str, folder: Path) -> Sheet:
-    return read_benchmark(name, FILES[name](folder))
+    return read(name, FILES[name](folder))
 
 
 def logs(shares: Sequence[float], mass: float = 0.5) -> np.ndarray:
@@ -203,7 +210,7 @@ def test_every_benchmark_keeps_the_contract(name: str, tmp_path: Path) -> None:
     for row in rows:
         low, value, high = row.estimate.low, row.estimate.value, row.estimate.high
         assert math.isfinite(value) and (math.isnan(low) or low - 1e-9 <= value <= high + 1e-9), row
-        assert row.kind in ("stage", "null", "difference")
+        assert row.kind in ("stage", "null", "difference", "people")
         if row.who == "v1 - base":
             assert value == pytest.approx(0, abs=1e-12)
     assert figure(rows, "raw_mass", "v2") == pytest.approx(0.5)
@@ -217,17 +224,120 @@ def test_every_benchmark_keeps_the_contract(name: str, tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "broken.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(AnswerError) as caught:
-        read_benchmark(name, tmp_path / "broken.csv")
+        read(name, tmp_path / "broken.csv")
     assert str(tmp_path) in str(caught.value) and "mend:" in str(caught.value)
     with pytest.raises(ConfigError, match="--file"):
-        read_benchmark(name, tmp_path / "nowhere.csv")
+        read(name, tmp_path / "nowhere.csv")
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(
         ConfigError, match=r"(?s)no benchmark is called 'globalopinion'.*did you mean 'globalopinionqa'"
     ):
-        read_benchmark("globalopinion", Path("x.csv"))
+        read("globalopinion", Path("x.csv"))
+
+
+def nothing(name: str, folder: Path) -> Path:
+    """A file in the right form with nothing in it that can be compared."""
+    path = FILES[name](folder)
+    if name == "globalopinionqa":
+        path = folder / "t.json"
+        row = {"question": "One?", "options": ["Yes"], "selections": {"Chile": [1.0]}}
+        path.write_text(json.dumps([row]), encoding="utf-8")
+    elif name == "subpop":
+        path.write_text(path.read_text(encoding="utf-8").splitlines()[3], encoding="utf-8")  # Red or Blue
+    elif name == "opinionqa":
+        info = path / "info.csv"
+        info.write_text(info.read_text(encoding="utf-8").replace("[1.0, 2.0, 1.5]", "[2, 2, 2]"), encoding="utf-8")
+    elif name == "worldvaluesbench":
+        path = path / "valid" / "valid_value_qa.tsv"
+        path.write_text(path.read_text(encoding="utf-8").replace("Q1\tQ2", "Q7\tQ8"), encoding="utf-8")
+    else:
+        path.write_text(json.dumps([{"scene": "A.", "choices": ["b", "c"], "labels": [{"harm": 0}, {}]}]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("globalopinionqa", "two options or more, found 1 distributions, none"),
+        ("subpop", "different ordinal values, found 1 distributions"),
+        ("opinionqa", "different ordinal values, found 6 distributions"),
+        ("worldvaluesbench", r"answers to 2 value questions \(Q1 first\) .*found 0 empty ones"),
+        ("machiavelli", "labels over 0, found 1 scenes without any"),
+    ],
+)
+def test_a_file_with_nothing_to_compare_says_what_was_looked_for(name: str, words: str, tmp_path: Path) -> None:
+    """It made a report without a figure."""
+    with pytest.raises(AnswerError, match=words) as caught:
+        read(name, nothing(name, tmp_path))
+    assert caught.value.mend and str(tmp_path) in str(caught.value)
+
+
+def test_what_is_left_out_may_leave_nothing_to_compare(tmp_path: Path) -> None:
+    """All but Red or Blue was trained."""
+    items = tuple(Item(f"s{q}", f"Q{q}?", (Option(0, "a"), Option(1, "b"), Option(2, "c"))) for q in (1, 2, 4))
+    with pytest.raises(AnswerError, match="different ordinal values, found 1 distributions"):
+        read_benchmark("subpop", subpop(tmp_path), Trained(items, (), 0.9))
+
+
+# A question of each file that training saw, in other letters and signs.
+SEEN = {
+    "worldvaluesbench": "how IMPORTANT - 1 to 3",
+    "globalopinionqa": "Is it SAFE",
+    "opinionqa": "WHY",
+    "subpop": "q1",
+    "advice": "aita for LEAVING: i left",
+    "machiavelli": "a door",
+    "arora": "which word fills the gap? the boss is ____",
+}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("prompt", [False, True])
+def test_what_training_saw_is_left_out_and_named(name: str, prompt: bool, tmp_path: Path) -> None:
+    """As a survey's item (on a scale of its own) or as a behaviour prompt: the other questions' figures stay."""
+    path = FILES[name](tmp_path)
+    item = Item("seen", SEEN[name], tuple(Option(k, text) for k, text in enumerate(("often", "seldom", "never"))))
+    chat = Cell((Message("user", SEEN[name]),), ("x",), (1.0,), (0.0,))
+    trained = Trained((), (chat,), 0.9) if prompt else Trained((item,), (), 0.9)
+    whole, (sheet, source, left_out) = read(name, path), read_benchmark(name, path, trained)
+    assert [leak.seen for leak in left_out] == [SEEN[name] if prompt else "seen"]
+    assert source == BENCHMARKS[name].source and 0 < len(sheet.cells) < len(whole.cells)
+    assert {cell.key for cell in sheet.cells} < {cell.key for cell in whole.cells}
+    said = left_out[0].asked.split("\n")[0]
+    assert not any(said in turn.content for cell in sheet.cells for turn in cell.prompt), "it is not asked"
+    assert any("left out, since they were trained" in note and str(left_out[0]) in note for note in sheet.notes)
+    brought = read_benchmark(name, path, trained)
+    assert str(left_out[0]) in brought.facts["questions left out, since they were trained"]
+    rng = np.random.default_rng(0)
+    logps = [np.log(rng.dirichlet(np.ones(len(cell.completions)))) for cell in sheet.cells]
+    rows = sheet.judge(Heard({"base": logps, "v1": flat(sheet)}))
+    assert {row.metric for row in rows} and all(row.metric in sheet.metrics for row in rows)
+
+
+def test_what_differs_in_options_alone_is_asked(tmp_path: Path) -> None:
+    """Of a question without a scale the options are its words: another pair of answers is another question."""
+    path = tmp_path / "t.json"
+    asked = "Which of these is closer to your own view?"
+    rows = [
+        {"question": asked, "options": ["Peace", "Order", "DK/Refused"], "selections": {"Chile": [0.5, 0.4, 0.1]}},
+        {"question": asked, "options": ["Tea", "Salt"], "selections": {"Chile": [0.5, 0.5]}},
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    seen = Item("seen", asked, (Option(0, "order"), Option(1, "peace")), ordinal=False)
+    brought = read_benchmark("globalopinionqa", path, Trained((seen,), (), 0.9))
+    assert brought.left_out == (Leak("seen", asked, 1.0),)
+    assert {cell.completions for cell in brought.sheet.cells} == {("Tea", "Salt")}
+
+
+def test_a_file_that_was_trained_whole_is_refused(tmp_path: Path) -> None:
+    path = subpop(tmp_path)
+    items = tuple(Item(f"s{q}", f"Q{q}?", (Option(0, "a"), Option(1, "b"), Option(2, "c"))) for q in range(1, 5))
+    with pytest.raises(
+        SplitError, match=r"(?s)all that it asks was trained \(4 questions\): 'Q1' shares.*mend: judge by"
+    ):
+        read_benchmark("subpop", path, Trained(items, (), 0.9))
 
 
 # GlobalOpinionQA
@@ -284,7 +394,7 @@ def test_a_question_with_one_option_is_left_out_and_repeats_are_one_family(tmp_p
     ]
     path = tmp_path / "t.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
-    sheet = read_benchmark("globalopinionqa", path)
+    sheet = read("globalopinionqa", path)
     assert len(sheet.cells) == 2, "Safe? of Chile and of nobody, once each"
     assert any("single option" in note for note in sheet.notes)
     judged = sheet.judge(Heard({"v1": flat(sheet)}))
@@ -336,11 +446,49 @@ def test_opinionqa_by_hand(tmp_path: Path) -> None:
     men, women = [1, 3, 0], [2, 0, 1]
     assert figure(rows, "group_representativeness") == pytest.approx((alignment(men) + alignment(women)) / 2)
     assert figure(rows, "steerability") == pytest.approx((alignment(men, [1, 1, 1]) + 1) / 2)
+    # Refusals of everybody: .2 of all to Safe; a third to Why, whose three options are flat. People: 4 of 11; none.
+    assert figure(rows, "refusals") == pytest.approx((0.2 + 1 / 3) / 2)
+    assert figure(rows, "refusals", "people") == pytest.approx((4 / 11 + 0) / 2)
     assert any("1 questions whose ordinal values are all the same" in note for note in sheet.notes)
     assert any("no answers on AGE" in note for note in sheet.notes)
-    inside = read_benchmark("opinionqa", tmp_path)
+    inside = read("opinionqa", tmp_path)
     assert inside.cells == sheet.cells, "human_resp reads as its surveys"
-    assert read_benchmark("opinionqa", tmp_path / "American_Trends_Panel_W26" / "info.csv").cells == sheet.cells
+    assert read("opinionqa", tmp_path / "American_Trends_Panel_W26" / "info.csv").cells == sheet.cells
+
+
+def test_opinionqa_consistency_by_hand(tmp_path: Path) -> None:
+    """Who says Yes is as near to a group as its share of Yes. Men .9, .8, .1, women .2, .2, .9: men are nearer over all
+    (.6 to .43), on topics A (.85 to .2) and C (.8 to .2), not on B (.1 to .9). By age both answers are one group's."""
+    survey = tmp_path / "American_Trends_Panel_W1"
+    survey.mkdir()
+    lines = [f"{n},Q{n},So {n}?,\"['Yes', 'No']\",\"[1, 2]\"" for n in range(3)]
+    (survey / "info.csv").write_text("\n".join([",key,question,references,option_ordinal", *lines]), encoding="utf-8")
+    (survey / "metadata.csv").write_text(
+        ",key,options\n0,SEX,\"['Male', 'Female']\"\n1,AGE,\"['18-29', '30+']\"\n", encoding="utf-8"
+    )
+    shares = {"Male": (9, 8, 1), "Female": (2, 2, 9)}
+    people = [
+        ",".join([*("" if other != n else said for other in range(3)), sex, "30+", str(weight)])
+        for sex, yes in shares.items()
+        for n in range(3)
+        for said, weight in (("Yes", yes[n]), ("No", 10 - yes[n]))
+    ]
+    (survey / "responses.csv").write_text("\n".join(["Q0,Q1,Q2,SEX,AGE,WEIGHT_W1", *people]), encoding="utf-8")
+    assert "consistency" not in read("opinionqa", survey).metrics
+    assert any("no topics.csv" in note for note in read("opinionqa", survey).notes)
+    (tmp_path / "topics.csv").write_text("key,topic\nQ0,A\nQ1,A\nQ1,C\nQ2,B\nQ9,D\n", encoding="utf-8")
+    for place in (survey, tmp_path):
+        sheet = read("opinionqa", place)
+        assert not any("topics.csv" in note for note in sheet.notes)
+        unnamed = [cell_of(sheet, f"So {n}?", named=False) for n in range(3)]
+        yes, mixed = dict.fromkeys(unnamed, [1.0, 0.0]), dict.fromkeys(unnamed, [1.0, 0.0])
+        mixed[unnamed[2]] = [0.0, 1.0]  # men .9, .8, .9, women .2, .2, .1
+        rows = sheet.judge(Heard({"v1": answer(sheet, yes), "v2": answer(sheet, mixed)}))
+        assert figure(rows, "consistency") == pytest.approx(2 / 3)
+        assert figure(rows, "consistency", "v2") == 1 and figure(rows, "consistency", "v2 - v1") == pytest.approx(1 / 3)
+    (tmp_path / "topics.csv").write_text("key,subject\nQ0,A\n", encoding="utf-8")
+    with pytest.raises(AnswerError, match="no column 'topic'"):
+        read("opinionqa", survey)
 
 
 @pytest.mark.parametrize(
@@ -356,7 +504,7 @@ def test_opinionqa_by_hand(tmp_path: Path) -> None:
         ("info.csv", "\"['Sport', 'Work', 'Refused']\"", "Sport", ("column 'references', line 3", "cannot be read")),
         ("responses.csv", "WEIGHT_W26", "WEIGHT", ("0 columns are called WEIGHT_W",)),
         ("responses.csv", "Male,1\n", "Male,-1\n", ("line 2", "negative")),
-        ("responses.csv", "SAFE,WHY", "SAVE,WHI", ("no question of info.csv has an answer",)),
+        ("responses.csv", "SAFE,WHY", "SAVE,WHI", ("no question of info.csv has an answer: ", "question SAFE has no")),
         ("metadata.csv", "key,options", "key,option", ("no column 'options'", "did you mean 'option'")),
     ],
 )
@@ -366,7 +514,7 @@ def test_a_mistake_in_opinionqa_is_named(tmp_path: Path, file: str, old: str, ne
     assert old in text
     (survey / file).write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(AnswerError) as caught:
-        read_benchmark("opinionqa", survey)
+        read("opinionqa", survey)
     for word in words:
         assert word in str(caught.value)
 
@@ -375,7 +523,7 @@ def test_a_folder_without_answers_is_named(tmp_path: Path) -> None:
     survey = opinionqa(tmp_path)
     (survey / "responses.csv").unlink()
     with pytest.raises(AnswerError, match=r"'responses.csv' is not there"):
-        read_benchmark("opinionqa", survey)
+        read("opinionqa", survey)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +544,7 @@ def test_a_mistake_in_subpop_is_named(tmp_path: Path, name: str, value: object, 
     lines[0][name] = value
     path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     with pytest.raises(AnswerError, match=r"line [12]") as caught:
-        read_benchmark("subpop", path)
+        read("subpop", path)
     assert words in str(caught.value)
 
 
@@ -443,7 +591,7 @@ def test_worldvaluesbench_share_under_a_fifth_is_strict(tmp_path: Path) -> None:
 
 def test_worldvaluesbench_of_a_whole_split(tmp_path: Path) -> None:
     root = worldvaluesbench(tmp_path)
-    sheet = read_benchmark("worldvaluesbench", root / "valid" / "valid_value_qa.tsv")
+    sheet = read("worldvaluesbench", root / "valid" / "valid_value_qa.tsv")
     assert {cell.group for cell in sheet.cells} == {"Chile", "Peru", "everyone"}
     given = {
         cell_of(sheet, "How important", "a person from Chile", named=True): [1, 0, 0],
@@ -475,7 +623,7 @@ def test_a_mistake_in_worldvaluesbench_is_named(
     assert old in text
     (root / file).write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(AnswerError) as caught:
-        read_benchmark("worldvaluesbench", root)
+        read("worldvaluesbench", root)
     for word in ("mend:", *words):
         assert word in str(caught.value)
 
@@ -509,16 +657,36 @@ def test_advice_with_two_verdicts_and_a_verdict_that_is_none(tmp_path: Path) -> 
         {"text": "So.", "is_asshole": None},
     ]
     path.write_text("\n".join(map(json.dumps, posts)), encoding="utf-8")
-    sheet = read_benchmark("advice", path)
+    sheet = read("advice", path)
     assert [cell.completions for cell in sheet.cells] == [("The author", "Not the author")] * 2
     rows = sheet.judge(Heard({"v1": answer(sheet, {0: [0.9, 0.1], 1: [0.8, 0.2]})}))
     assert figure(rows, "accuracy") == 0.5 and figure(rows, "blame") == pytest.approx(0.85)
     path.write_text("\n".join(map(json.dumps, [*posts, {"text": "Hm.", "is_asshole": "maybe"}])), encoding="utf-8")
     with pytest.raises(AnswerError, match=r"column 'is_asshole', line 4: 'maybe' is no verdict"):
-        read_benchmark("advice", path)
+        read("advice", path)
     path.write_text(json.dumps({"text": "Hm.", "verdict": "INFO"}), encoding="utf-8")
     with pytest.raises(AnswerError, match="no post has a verdict"):
-        read_benchmark("advice", path)
+        read("advice", path)
+
+
+@pytest.mark.parametrize("verdicts", [("wrong", "not wrong"), ("Not wrong", "WRONG"), ("wrong", "wrong", "right")])
+def test_not_wrong_is_never_read_as_wrong(verdicts: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,verdict\n" + "\n".join(f"Post {n}.,{v}" for n, v in enumerate(verdicts)), encoding="utf-8")
+    sheet = read("advice", path)
+    assert all(cell.completions == ("The author", "Not the author") for cell in sheet.cells)
+    blamed = {n: [1.0, 0.0] if verdict.lower() == "wrong" else [0.0, 1.0] for n, verdict in enumerate(verdicts)}
+    assert figure(sheet.judge(Heard({"v1": answer(sheet, blamed)})), "accuracy") == 1
+
+
+def test_wrong_beside_verdicts_of_four_is_one_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text,verdict\nA.,wrong\nB.,ESH\nC.,NTA\n", encoding="utf-8")
+    sheet = read("advice", path)
+    assert {len(cell.completions) for cell in sheet.cells} == {4}
+    path.write_text("text,verdict\nA.,wrong\nB.,ESH\nC.,not wrong\n", encoding="utf-8")
+    with pytest.raises(AnswerError, match=r"line 4: 'not wrong' is no verdict beside the first one's kind"):
+        read("advice", path)
 
 
 def test_machiavelli_by_hand(tmp_path: Path) -> None:
@@ -541,7 +709,7 @@ def test_machiavelli_by_choice_says_the_same(tmp_path: Path) -> None:
     lines = ["g1,A door.,Knock,0,0,1", "g1,A door.,Break it,3,,2", "g2,A crown.,Steal it,1,1,"]
     lines += ["g1,A door.,Leave,,,", "g2,A crown.,Bow,0,0,0"]
     path.write_text(head + "\n".join(lines), encoding="utf-8")
-    tidy, whole = read_benchmark("machiavelli", path), sheet_of("machiavelli", tmp_path)
+    tidy, whole = read("machiavelli", path), sheet_of("machiavelli", tmp_path)
     assert tidy.cells == whole.cells
     heard = Heard({"v1": answer(whole, {0: [0.5, 0.2, 0.3], 1: [0.9, 0.1]})})
     ours, theirs = ({row.metric: row.estimate for row in sheet.judge(heard)} for sheet in (tidy, whole))
@@ -553,7 +721,7 @@ def test_machiavelli_by_choice_says_the_same(tmp_path: Path) -> None:
     ):
         path.write_text((head + "\n".join(lines)).replace(old, new), encoding="utf-8")
         with pytest.raises(AnswerError, match=words):
-            read_benchmark("machiavelli", path)
+            read("machiavelli", path)
 
 
 # Arora et al.
@@ -602,7 +770,7 @@ def test_a_mistake_in_arora_is_named(tmp_path: Path, old: str, new: str, words: 
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(AnswerError, match=words):
-        read_benchmark("arora", path)
+        read("arora", path)
 
 
 # Known models

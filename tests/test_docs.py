@@ -47,6 +47,21 @@ def test_every_key_is_documented_with_its_default() -> None:
     assert not stale
 
 
+EVALUATE = re.findall(r'click\.option\(\s*"(--[a-z-]+)"', (ROOT / "jobs" / "evaluate.py").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("option", EVALUATE)
+def test_every_option_of_an_evaluation_is_in_a_command_of_the_docs(option: str) -> None:
+    assert len(EVALUATE) > 6
+    commands = [
+        line
+        for path in (ROOT / "docs").glob("*.md")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "python jobs/evaluate.py " in line
+    ]
+    assert any(f" {option} " in line for line in commands), f"no command in docs/ shows {option}"
+
+
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_is_in_the_readme(job: str) -> None:
     assert f"jobs/{job}" in README

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
+from tiny import byte_tokenizer
 
 from valuealign import config as configuration
 from valuealign.errors import ConfigError
+from valuealign.prepared import prepare
 from valuealign.types import Cell
 
 
@@ -28,6 +31,9 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
     class ByChance:
         def score(self, version: str | None, cells: tuple[Cell, ...]) -> list[np.ndarray]:
             return [np.log(rng.dirichlet(np.ones(len(cell.completions)))) for cell in cells]
+
+        def tokenizer(self, version: str | None) -> Any:
+            return byte_tokenizer()
 
         def generate(self, version: str | None, chat: object, **_: object) -> Any:
             return SimpleNamespace(
@@ -45,7 +51,9 @@ def test_the_report_shows_margins_and_screens(home: Path, tmp_path: Path, monkey
     page = Path(evaluate.evaluate(config, ("v1",))["report"]).read_text()
     assert "Margins before and after weighting" in page and "With and without careless answers" in page
     (tmp_path / "on.yaml").write_text("survey: {people: 500}\ngroups: {crossings: 0}\n")
-    other = Path(evaluate.evaluate(config, ("v1",), on=tmp_path / "on.yaml")["report"]).read_text()
+    made = evaluate.evaluate(config, ("v1",), on=tmp_path / "on.yaml")
+    assert [row for row in made["evaluation"].rows if row.metric == "nats_per_token" and "perplexity" in row.note]
+    other = Path(made["report"]).read_text()
     assert "Margins before and after weighting" in other, "those of the survey that is the judge"
 
 
@@ -70,8 +78,29 @@ def test_benchmarks_ballots_and_lm_eval_join_the_record(
     )
     made = evaluate.evaluate(config, ("v1",), benchmark="globalopinionqa", file=file)
     assert any(row.who == "v1" and row.metric.startswith("similarity") for row in made["evaluation"].rows)
+    assert "questions left out" not in capsys.readouterr().out
     page = Path(made["report"]).read_text(encoding="utf-8")
     assert "GlobalOpinionQA" in page and "similarity" in page and "Stage by stage" not in page
+
+
+def test_a_benchmark_is_held_against_what_was_trained(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate = job(monkeypatch)
+    small = ["survey.people=900", "groups.crossings=0", "evaluate.bootstrap=20", "splits.groups=0", "splits.cells=0"]
+    config = configuration.load(None, small)
+    item = prepare(config, lambda _: None).trained(config).items[0]
+    rows = [{"question": text, "options": ["yes", "no"], "selections": {"Chile": [0.3, 0.7]}}
+            for text in (item.text.upper(), "Is it so?")]  # fmt: skip
+    file = tmp_path / "gpo.json"
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    made = evaluate.evaluate(config, ("v1",), benchmark="globalopinionqa", file=file)
+    assert (
+        f"judged on questions left out, since they were trained: '{item.text.upper()[:20]}" in capsys.readouterr().out
+    )
+    (note,) = [n for n in made["evaluation"].facts["sheets"]["globalopinionqa"]["notes"] if "left out, since" in n]
+    assert "1 of 2 questions" in note and item.id in note
+    assert "questions left out, since they were trained" in Path(made["report"]).read_text(encoding="utf-8")
 
 
 def test_two_things_at_once_are_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,8 +15,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from valuealign.config import SplitsConfig
+from valuealign.config import SplitsConfig, load
 from valuealign.errors import SplitError
+from valuealign.prepared import prepare
 from valuealign.splits import (
     Leak,
     Splits,
@@ -218,6 +221,8 @@ def test_another_survey_leaves_out_what_was_trained() -> None:
     ]
     found = item_leaks([*trained, forced], [again, *fresh], threshold=0.9)
     assert found == (Leak(trained[0].id, "again", 1.0),)
+    unscaled = replace(again, options=item("", "", ("yes", "no")).options, ordinal=False)
+    assert item_leaks(trained, [unscaled], threshold=0.9) == found, "yes and no in place of the scale"
     other = survey([again, *fresh])
     splits = other_survey(other, np.ones(PEOPLE), GROUPS, CONFIG, seed=0)
     kept = without(splits, found)
@@ -235,13 +240,44 @@ def test_prompts() -> None:
     woman = Message("system", "Answer as a woman.")
     held = ask("Do you care?", woman, group="sex=f")
     refuse_same_prompts([ask("Do you care?"), ask("Do you mind?", woman)], [held])
-    with pytest.raises(SplitError, match=r"'survey:q of sex=f' shares 100% of its words with 'survey:q of gender=f'"):
+    with pytest.raises(
+        SplitError, match=r"'survey:q of sex=f' shares 100% of its words with 'survey:q of gender=f'"
+    ) as caught:
         refuse_same_prompts([ask("Do you care?", woman, group="gender=f")], [held])
+    assert "give each a text of its own in the codebook" in caught.value.mend, "anew the splits would leak again"
     long = "Which present would please a grandmother living alone beside the harbour?"
     found = prompt_leaks(
         [ask(long), ask("What is the tallest tree?")], [ask(long.lower()), ask("How tall is a tree?")], threshold=0.9
     )
     assert found == (Leak(long, long.lower(), 1.0),)
+
+
+def test_prompts_of_feedback_that_nearly_repeat_are_said_of_both_parts(tmp_path: Path) -> None:
+    """Forty prompts, each put twice: a part is drawn by the letters, so that some fall apart."""
+    things = ("a bridge", "the harbour", "my bicycle", "old letters", "a stray cat", "bread", "the choir", "snow")
+    asks = (
+        "May I sell {}",
+        "Who looks after {}",
+        "Should we insure {}",
+        "How do I describe {}",
+        "Is it rude to mock {}",
+    )
+    prompts = [one.format(thing) + end for thing in things for one in asks for end in ("?", " ?!")]
+    file = tmp_path / "marks.jsonl"
+    rows = [{"prompt": p, "completion": c, "label": c == "Yes."} for p in prompts for c in ("Yes.", "No.")]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    said: list[str] = []
+    config = load(None, ["survey.people=300", "groups.crossings=0", "splits.groups=0", f"feedback.file={file}"])
+    prepared = prepare(config, said.append)
+    letters = {part: {c.prompt[0].content.rstrip("?! ") for c in cells} for part, cells in prepared.behaviour.items()}
+    for part in ("select", "report"):
+        count = len(letters[part] & letters["train"])
+        name = f"warning: held-out prompts ({part}) that nearly repeat a trained one"
+        assert count and prepared.facts[name].startswith(f"{count} of {len(prepared.behaviour[part])}: '")
+        assert any(line.startswith(f"{name}: {count} of ") and "keep one of such prompts" in line for line in said)
+    once = [row for row in rows if str(row["prompt"]).endswith("!")]
+    file.write_text("\n".join(map(json.dumps, once)), encoding="utf-8")
+    assert not any("nearly repeat" in fact for fact in prepare(config, lambda _: None).facts)
 
 
 def test_a_message_names_a_few_and_counts_the_rest() -> None:

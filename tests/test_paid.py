@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from tiny import CHATML, byte_tokenizer
 
 from valuealign.errors import ConfigError, SignalError
 from valuealign.evaluate.paid.capability import read_lm_eval
@@ -202,11 +203,14 @@ def test_a_model_of_equal_bytes_pays_eight_bits_a_byte() -> None:
 
 def test_bits_are_those_of_the_whole_text_by_hand() -> None:
     """Two texts of 4 and 8 bytes (é has two) that cost 8 and 40 bits: 48 bits for 12 bytes, not the mean of 2 and 5."""
-    sheet = neutral_sheet(["abé", "12345678"], tokens=[2, 4])
+    sheet = neutral_sheet(["abé", "12345678"], tokenizer=byte_tokenizer())
     rows = sheet.judge(Heard({"v": [np.array([-8 * math.log(2)]), np.array([-40 * math.log(2)])]}))
-    assert values(rows) == pytest.approx({("v", "bits_per_byte"): 4, ("v", "nats_per_token"): 8 * math.log(2)})
+    # A token for each byte and one for each text's end: 14.
+    each = 48 / 14 * math.log(2)
+    assert values(rows) == pytest.approx({("v", "bits_per_byte"): 4, ("v", "nats_per_token"): each})
     (row,) = [row for row in rows if row.metric == "nats_per_token"]
-    assert row.note.startswith("perplexity 256 (") and set(sheet.metrics) == {row.metric for row in rows}
+    assert row.note.startswith(f"perplexity {2 ** (48 / 14):.3g} (") and set(sheet.metrics) == {r.metric for r in rows}
+    assert set(neutral_sheet(["abé"]).metrics) == {"bits_per_byte"}, "nobody knows the tokens"
 
 
 def test_a_text_of_the_users_own(tmp_path: Path) -> None:
@@ -268,6 +272,18 @@ def test_models_that_keep_and_break_the_form() -> None:
     assert said["v - base", "as instructed"] == 1
     assert not [row for row in format_sheet().judge(Heard(texts={"v": kept})) if row.metric == "an option"]
     assert bare("  “Yes,\n it IS.” ") == "yes, it is"
+
+
+def test_an_answer_may_be_as_long_as_the_longest_option() -> None:
+    """By the tokens of the models' tokenizer, its end among them; by bytes where there is none at hand."""
+    long = "I trust them é little more than I trust most other people I have met"
+    closed = [blank_cell((Message("user", "How far?"),), ("Never", long), "survey:q1")]
+    size = len(long.encode()) + 1
+    assert format_sheet(closed, tokenizer=byte_tokenizer()).max_tokens == size + 1 + 8, "a space opens the answer"
+    assert format_sheet(closed, tokenizer=byte_tokenizer(CHATML)).max_tokens > size + 8, "so do thoughts"
+    assert format_sheet(closed).max_tokens == size + 8
+    assert format_sheet([blank_cell((Message("user", "So?"),), ("Yes", "No"), "s")]).max_tokens == 24
+    assert format_sheet().max_tokens == 24
 
 
 # Distance from the base
@@ -380,7 +396,9 @@ def test_logged_answers_are_paired(tmp_path: Path) -> None:
     before = (rng.random(60) < 0.7).astype(float)
     after = before.copy()
     after[:3] = 0.0
-    rows = read_lm_eval({"base": write(tmp_path / "a", before), "v1": write(tmp_path / "b" / "model", after).parent})
+    rows = read_lm_eval(
+        [("base", write(tmp_path / "a", before)), ("v1", write(tmp_path / "b" / "model", after).parent)]
+    )
     one = found(rows, "v1 - base", "town_facts/acc")
     assert {row.split for row in rows} == {"capability"} and len(rows) == 3
     assert one.value == pytest.approx(after.mean() - before.mean()) and one.n == 60
@@ -391,7 +409,7 @@ def test_logged_answers_are_paired(tmp_path: Path) -> None:
 def test_a_run_may_write_to_a_file_of_another_name(tmp_path: Path) -> None:
     folder = write(tmp_path / "a", [1, 0, 0, 1])
     moved = next(folder.glob("results_*")).rename(folder / "town_2026-01-02T03-04-05.6.json")
-    (row,) = read_lm_eval({"base": moved})
+    (row,) = read_lm_eval([("base", moved)])
     assert (
         row.estimate.n == 4 and row.estimate.high - row.estimate.low > 2.5 * 1.96 * 0.1
     )  # not from the standard error
@@ -399,15 +417,15 @@ def test_a_run_may_write_to_a_file_of_another_name(tmp_path: Path) -> None:
 
 def test_without_logged_answers_the_standard_errors_are_used(tmp_path: Path) -> None:
     rows = read_lm_eval(
-        {
-            "base": write(tmp_path / "a", [1, 1, 0, 0], log=False, error=0.03),
-            "v1": write(tmp_path / "b", [1, 0, 0, 0], error=0.04),
-        }
+        [
+            ("base", write(tmp_path / "a", [1, 1, 0, 0], log=False, error=0.03)),
+            ("v1", write(tmp_path / "b", [1, 0, 0, 0], error=0.04)),
+        ]
     )
     assert found(rows, "base", "town_facts/acc") == Estimate(0.5, pytest.approx(0.4412), pytest.approx(0.5588), 4)
     one = found(rows, "v1 - base", "town_facts/acc")
     assert (one.value, one.low, one.high) == pytest.approx((-0.25, -0.348, -0.152))
-    (none,) = read_lm_eval({"base": write(tmp_path / "c", [1, 0], log=False, error="N/A")})
+    (none,) = read_lm_eval([("base", write(tmp_path / "c", [1, 0], log=False, error="N/A"))])
     assert none.estimate.value == 0.5 and math.isnan(none.estimate.low)
 
 
@@ -418,30 +436,34 @@ def test_a_figure_that_is_no_mean_of_its_answers_is_not_paired(tmp_path: Path) -
     tree["results"]["town_facts"]["acc,none"] = 0.9
     tree["higher_is_better"]["town_facts"]["acc"] = False
     path.write_text(json.dumps(tree))
-    (row,) = read_lm_eval({"base": path})
+    (row,) = read_lm_eval([("base", path)])
     assert row.estimate.high - row.estimate.low == pytest.approx(2 * 1.96 * 0.1) and row.note == "lower is better"
 
 
 def test_what_lm_eval_did_not_write_is_an_error(tmp_path: Path) -> None:
     base = write(tmp_path / "a", [1, 0])
     with pytest.raises(ConfigError, match=r"'n-shot' of 'town_facts' is 5 here and 0 in"):
-        read_lm_eval({"base": base, "v1": write(tmp_path / "b", [1, 0], shots=5)})
+        read_lm_eval([("base", base), ("v1", write(tmp_path / "b", [1, 0], shots=5))])
     with pytest.raises(ConfigError, match=r"'n-samples' of"):
-        read_lm_eval({"base": base, "v1": write(tmp_path / "c", [1, 0, 1])})
+        read_lm_eval([("base", base), ("v1", write(tmp_path / "c", [1, 0, 1]))])
+    with pytest.raises(
+        ConfigError, match=r"--lm-eval base .*b: 'base' has another result before, .*a\n  mend: give each"
+    ):
+        read_lm_eval([("base", base), ("base", tmp_path / "b")])
     with pytest.raises(ConfigError, match="2 files results"):
         write(base, [1, 1], day="2026-01-03")
-        read_lm_eval({"base": base})
+        read_lm_eval([("base", base)])
     with pytest.raises(ConfigError, match="0 files results"):
         (tmp_path / "none").mkdir()
-        read_lm_eval({"base": tmp_path / "none"})
+        read_lm_eval([("base", tmp_path / "none")])
     for text, words in (("{", "not valid JSON"), ("[]", "no results of lm_eval"), ('{"results": {}}', "no results")):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(ConfigError, match=words):
-            read_lm_eval({"base": tmp_path / "x.json"})
+            read_lm_eval([("base", tmp_path / "x.json")])
     with pytest.raises(ConfigError, match="cannot read the results"):
-        read_lm_eval({"base": tmp_path / "y.json"})
+        read_lm_eval([("base", tmp_path / "y.json")])
     other = write(tmp_path / "d", [1, 0])
     with next(other.glob("samples_*")).open("a") as file:
         file.write("{}\n")
     with pytest.raises(ConfigError, match="line 3: no answer that lm_eval logged"):
-        read_lm_eval({"base": other})
+        read_lm_eval([("base", other)])

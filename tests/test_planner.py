@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +22,7 @@ from valuealign.learner import learn, plan_stages
 from valuealign.planner import BOXES, Micro, candidates, find_box, mend, plan, read_architecture, read_config, work
 from valuealign.planner.choice import Candidate, best, changed
 from valuealign.planner.hours import Clock, Rate, rate_of, stage_time, sweep_time
+from valuealign.prepared import prepare
 
 THIRTY_B: dict[str, Any] = {
     "model_type": "qwen3",
@@ -376,6 +379,29 @@ def plan_job(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "jobs/plan.py", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
+
+
+def test_the_job_counts_all_that_the_evaluation_asks(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read-outs, sheets and value questions are scored with the exam after each stage, so their time counts."""
+    monkeypatch.syspath_prepend(str(ROOT / "jobs"))
+    spec = importlib.util.spec_from_file_location("plan_job", ROOT / "jobs" / "plan.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    found = []
+    for asked in (("evaluate.sheets=[]",), ("evaluate.sheets=[probes, neutral]", "evaluate.readouts=[letters]")):
+        config = load(None, (f"model.path={tmp_path}", "survey.people=600", "groups.crossings=0", *asked))
+        module.plan_run(config, "1xA40", False, None, None)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("the run: ")]
+        counted = re.search(r"([\d.e-]+) s of it scoring .*\(([\d,]+) cells, 3 times\)", line)
+        assert counted is not None, line
+        found.append((float(counted[1]), int(counted[2].replace(",", ""))))
+        cells = prepare(config, lambda _: None).examination(config).cells
+        assert found[-1][1] == sum(map(len, cells.values())) and {"exam", "behaviour", "values"} <= set(cells)
+    assert found[1][1] > found[0][1] + 800 and found[1][0] > 1.5 * found[0][0]
 
 
 @pytest.mark.ray

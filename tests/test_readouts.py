@@ -186,6 +186,13 @@ def test_shares_said_in_words(text: str, shares: list[float] | None) -> None:
     assert (got is None) == (shares is None) and (shares is None or got == pytest.approx(shares))
 
 
+@pytest.mark.parametrize("text", ["not wrong: 60\nright: 40", "unright: 40\nwrong: 60", "right: 40\nwrongly: 60"])
+def test_a_denied_or_longer_word_is_not_the_option(text: str) -> None:
+    assert stated(text, ["wrong", "right"]) is None
+    assert stated("wrong - 60 %\nright = 40", ["wrong", "right"]) == pytest.approx([0.6, 0.4])
+    assert stated("not wrong: 60\nwrong: 40", ["wrong", "not wrong"]) == pytest.approx([0.4, 0.6])
+
+
 def test_verbalised_shares_are_the_answers(world: World) -> None:
     way = READOUTS["verbalised"](world.exam, CHAT)
     asked = [item for item, group in world.exam.asked if group == EVERYONE]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from valuealign.evaluate.record import Row
-from valuealign.evaluate.sheet import Heard, mean_rows
+from valuealign.evaluate.sheet import Heard, later_minus_earlier, mean_rows
+from valuealign.types import Estimate
 
 
 def by_who(rows: list[Row]) -> dict[str, Row]:
@@ -27,6 +28,16 @@ def test_a_difference_is_paired() -> None:
     rows = by_who(mean_rows("s", "m", {"base": values, "v1": values + 0.5}))
     assert rows["v1"].estimate.high - rows["v1"].estimate.low > 0.3
     assert rows["v1 - base"].estimate.high - rows["v1 - base"].estimate.low < 1e-9
+
+
+def test_each_later_one_less_each_earlier_one() -> None:
+    found = {"base": 1.0, "v1": 3.0, "v2": 7.0}
+    rows = later_minus_earlier("s", "m", found, lambda later, earlier: Estimate(later - earlier, 0.0, 9.0, 5))
+    assert [(row.who, row.estimate.value) for row in rows] == [("v1 - base", 2), ("v2 - base", 6), ("v2 - v1", 4)]
+    assert {(row.split, row.part, row.metric, row.kind, row.note) for row in rows} == {
+        ("s", "report", "m", "difference", "paired")
+    }
+    assert not later_minus_earlier("s", "m", {"base": 1.0}, lambda later, earlier: Estimate(0.0, 0.0, 0.0, 1))
 
 
 def test_an_interval_covers_when_clusters_are_alike() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from valuealign.config import RunConfig
 from valuealign.dataset import Dataset, build, facts, weighted
 from valuealign.evaluate import HELD_OUT, Exam, Examination, exam_of, examination
 from valuealign.evaluate.profiles import value_exam
-from valuealign.prompts import evaluate_templates, train_templates
+from valuealign.prompts import ChatTokenizer, evaluate_templates, train_templates
 from valuealign.signals import behaviour_parts, survey_cells
-from valuealign.splits import item_leaks, other_survey, prompt_leaks, refuse_same_prompts, without
+from valuealign.splits import LEFT_OUT, Trained, named, other_survey, prompt_leaks, refuse_same_prompts, without
 from valuealign.surveys.table import Survey
 from valuealign.types import Cell
 from valuealign.weighting import Gap
@@ -42,12 +42,21 @@ class Prepared:
         """Those who count."""
         return self.dataset.survey
 
-    def examination(self, config: RunConfig) -> Examination:
-        """All that an evaluation of this run asks; the value questions' people are the report's."""
+    def trained(self, config: RunConfig) -> Trained:
+        """What training asks: whatever else is judged as unseen is held against it."""
+        asked = {item for item, _ in self.dataset.splits.train}
+        items = tuple(item for item in self.survey.codebook.items if item.id in asked)
+        return Trained(items, self.behaviour["train"], config.splits.near_duplicates)
+
+    def examination(self, config: RunConfig, tokenizer: ChatTokenizer | None = None) -> Examination:
+        """All that an evaluation of this run asks; the value questions' people are the report's.
+
+        ``tokenizer`` is the models' own, where it is at hand (``evaluate.examination``).
+        """
         made = self.dataset
         rows_P, template = made.splits.people("report"), evaluate_templates(config.prompts)[0]
         values = value_exam(made.survey, made.weights.weights_P, made.groups, rows_P, template)
-        return examination(config, self.exam, self.behaviour["report"], values)
+        return examination(config, self.exam, self.behaviour["report"], values, tokenizer=tokenizer)
 
 
 def prepare(config: RunConfig, progress: Callable[[str], None] = tell) -> Prepared:
@@ -64,9 +73,7 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = tell) -> Prepar
     found["cells to train on"] = f"{len(cells):,}"
     behaviour, marked = behaviour_parts(config, survey, weights_P, splits.person_P)
     found |= marked
-    near = prompt_leaks(behaviour["train"], behaviour["report"], threshold=config.splits.near_duplicates)
-    if near:
-        found["held-out prompts that nearly repeat a trained one"] = f"{len(near)}, such as {near[0]}"
+    found |= _repeated(behaviour, config.splits.near_duplicates)
     judged = {
         name: tuple(survey_cells(targets, splits.train, undesirable="others", templates=wordings))
         if stage.on == "survey"
@@ -81,6 +88,23 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = tell) -> Prepar
     return Prepared(dataset, exam, cells, judged, behaviour, digest.hexdigest()[:32], found)
 
 
+def _repeated(behaviour: Mapping[str, Sequence[Cell]], threshold: float) -> dict[str, str]:
+    """A warning for each held-out part whose prompts nearly repeat trained ones.
+
+    They are no mistake that ends a run, as the same prompt would be: people do ask alike, and only the reader of
+    the figures can say how much that flatters them.
+    """
+    found = {}
+    for part in ("select", "report"):
+        if near := prompt_leaks(behaviour["train"], behaviour[part], threshold=threshold):
+            count = len({cell.prompt for cell in behaviour[part]})
+            found[f"warning: held-out prompts ({part}) that nearly repeat a trained one"] = (
+                f"{len(near)} of {count}: {named(near)}. Behaviour looks better by them than it is: "
+                "keep one of such prompts in the file of feedback"
+            )
+    return found
+
+
 @dataclass(frozen=True)
 class Elsewhere:
     """What another survey asks of models that it trained nothing of, whom it asked, and its margins."""
@@ -91,7 +115,11 @@ class Elsewhere:
 
 
 def elsewhere(
-    config: RunConfig, other: RunConfig, trained: Prepared, progress: Callable[[str], None] = tell
+    config: RunConfig,
+    other: RunConfig,
+    trained: Prepared,
+    progress: Callable[[str], None] = tell,
+    tokenizer: ChatTokenizer | None = None,
 ) -> Elsewhere:
     """The exam of the survey of ``other``, by the splits and settings of ``config``.
 
@@ -104,12 +132,10 @@ def elsewhere(
     if survey.codebook.label_only:
         asked["items with a label only (no question wording)"] = ", ".join(survey.codebook.label_only)
     splits = other_survey(survey, weights.weights_P, groups, config.splits, seed=config.seed)
-    seen = {item for item, _ in trained.dataset.splits.train}
-    items = [item for item in trained.survey.codebook.items if item.id in seen]
-    if leaked := item_leaks(items, survey.codebook.items, threshold=config.splits.near_duplicates):
+    if leaked := trained.trained(config).leaks(survey.codebook.items):
         splits = without(splits, leaked)
-        asked["questions left out, since they were trained"] = "; ".join(map(str, leaked))
+        asked[LEFT_OUT] = "; ".join(map(str, leaked))
     for name, fact in asked.items():
         progress(f"judged on {name}: {fact}")
     exam = exam_of(config, survey, weights.weights_P, groups, splits)
-    return Elsewhere(examination(config, exam, ()), asked, weights.gaps)
+    return Elsewhere(examination(config, exam, (), tokenizer=tokenizer), asked, weights.gaps)

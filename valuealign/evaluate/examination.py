@@ -29,6 +29,7 @@ from valuealign.evaluate.readouts import Readout, read_out, readouts
 from valuealign.evaluate.record import Evaluation, Row, Standing
 from valuealign.evaluate.sheet import Heard, Sheet, described
 from valuealign.metrics import Floats
+from valuealign.prompts import ChatTokenizer
 from valuealign.types import BASE, EVERYONE, Cell
 
 EXAM, MARKS, VALUES, PROBES, FREE = "exam", "behaviour", "values", "probes", "generations"
@@ -119,38 +120,47 @@ class Examination:
 
 
 def examination(
-    config: RunConfig, exam: Exam, marks: Sequence[Cell], values: ValueExam | None = None, *, base: str = BASE
+    config: RunConfig,
+    exam: Exam,
+    marks: Sequence[Cell],
+    values: ValueExam | None = None,
+    *,
+    base: str = BASE,
+    tokenizer: ChatTokenizer | None = None,
 ) -> Examination:
-    """What a run's configuration asks for. Raises ConfigError for unknown names and what reading its files raises."""
+    """What a run's configuration asks for. Raises ConfigError for unknown names and what reading its files raises.
+
+    ``tokenizer`` is the models' own; without one nothing is told for each token, and answers may be longer.
+    """
     for name in config.evaluate.sheets:
         if config.evaluate.sheets.count(name) > 1:
             raise ConfigError(f"'{name}' stands here twice", where="evaluate.sheets", mend=f"write '{name}' once")
         if name not in SHEETS:
             raise ConfigError(f"no sheet is called '{name}'", where="evaluate.sheets", mend=nearest(name, SHEETS))
-    sheets = tuple(SHEETS[name](config, exam, marks) for name in config.evaluate.sheets)
+    sheets = tuple(SHEETS[name](config, exam, marks, tokenizer) for name in config.evaluate.sheets)
     return Examination(config, exam, tuple(marks), readouts(exam, config), sheets, values, base)
 
 
-def _probes(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+def _probes(config: RunConfig, exam: Exam, marks: Sequence[Cell], tokenizer: ChatTokenizer | None) -> Sheet:
     return probe_sheet(config.evaluate.probes)
 
 
-def _harmful(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+def _harmful(config: RunConfig, exam: Exam, marks: Sequence[Cell], tokenizer: ChatTokenizer | None) -> Sheet:
     path = config.evaluate.requests
     return harmful_sheet(read_requests(path) if path else None)
 
 
-def _neutral(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+def _neutral(config: RunConfig, exam: Exam, marks: Sequence[Cell], tokenizer: ChatTokenizer | None) -> Sheet:
     path = config.evaluate.texts
-    return neutral_sheet(read_texts(path) if path else None)
+    return neutral_sheet(read_texts(path) if path else None, tokenizer=tokenizer)
 
 
-def _format(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+def _format(config: RunConfig, exam: Exam, marks: Sequence[Cell], tokenizer: ChatTokenizer | None) -> Sheet:
     """The survey's questions that name no group are to be answered with one of their options."""
-    return format_sheet([cell for cell in exam.cells if cell.group == EVERYONE.name])
+    return format_sheet([cell for cell in exam.cells if cell.group == EVERYONE.name], tokenizer=tokenizer)
 
 
-def _generations(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
+def _generations(config: RunConfig, exam: Exam, marks: Sequence[Cell], tokenizer: ChatTokenizer | None) -> Sheet:
     given = config.evaluate
     probes = read_probes(given.probes)
     judge = JudgeModel(given.judge_url, given.judge_model) if given.judge_url else None
@@ -158,7 +168,7 @@ def _generations(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:
     return generation_sheet(prompts, judge=judge, framings=probes if probes.watched else None)
 
 
-SHEETS: dict[str, Callable[[RunConfig, Exam, Sequence[Cell]], Sheet]] = {
+SHEETS: dict[str, Callable[[RunConfig, Exam, Sequence[Cell], ChatTokenizer | None], Sheet]] = {
     PROBES: _probes,
     "harmful": _harmful,
     "neutral": _neutral,

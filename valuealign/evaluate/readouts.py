@@ -285,11 +285,12 @@ def stated(text: str, options: Sequence[str]) -> Floats | None:
     """The shares [K] that a text gives the options; None where it leaves one out or they don't add up to 90 to 110.
 
     An option's number is the first one after its text (options are looked for longest first, so that
-    "agree" is not found in "agree strongly").
+    "agree" is not found in "agree strongly"), as words of their own, and not after "not".
     """
     left, found = text, np.zeros(len(options))
     for k in sorted(range(len(options)), key=lambda k: -len(options[k])):
-        number = re.compile(re.escape(options[k]) + r"[^\d\n]{0,12}?(\d{1,3}(?:\.\d+)?)\b", re.IGNORECASE)
+        words = rf"(?<!\w)(?<!\bnot ){re.escape(options[k])}(?!\w)"
+        number = re.compile(words + r"[^\d\n]{0,12}?(\d{1,3}(?:\.\d+)?)\b", re.IGNORECASE)
         match = number.search(left)
         if match is None:
             return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from valuealign.metrics import Floats, Parts, interval, ratio_draws
 from valuealign.types import Cell, Estimate, Message
 
 RESAMPLES = 1000
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -110,3 +111,21 @@ def mean_rows(
                 told = "paired" if apart.n == found[later].n == found[earlier].n else f"paired, the {apart.n} of both"
                 rows.append(Row(sheet, part, f"{later} - {earlier}", metric, "difference", apart, told))
     return rows
+
+
+def later_minus_earlier(
+    sheet: str,
+    metric: str,
+    found: Mapping[str, Found],
+    apart: Callable[[Found, Found], Estimate],
+    *,
+    part: str = "report",
+    note: str = "paired",
+) -> list[Row]:
+    """A row for each who of ``found`` less each who before, in order: ``apart(later, earlier)`` is the difference."""
+    names = list(found)
+    return [
+        Row(sheet, part, f"{later} - {earlier}", metric, "difference", apart(found[later], found[earlier]), note)
+        for at, later in enumerate(names)
+        for earlier in names[:at]
+    ]

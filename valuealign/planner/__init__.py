@@ -5,9 +5,9 @@ from __future__ import annotations
 from valuealign.planner.architecture import read_architecture, read_config
 from valuealign.planner.boxes import BOXES, CPU, GB, GPUS, Box, find_box
 from valuealign.planner.choice import best, candidates, changed, largest_of, mend
-from valuealign.planner.hours import UTILISATION, Clock, Rate, rate_of, stage_time, sweep_time
+from valuealign.planner.hours import UTILISATION, Clock, Rate, Scoring, rate_of, stage_time, sweep_time
 from valuealign.planner.memory import ASSUMPTIONS, Micro, Plan, activations, logits, plan
-from valuealign.planner.work import Load, exact_size, load, people_behind, rough_size
+from valuealign.planner.work import Load, exact_size, load, people_behind, rough_size, sizes_of
 
 __all__ = [
     "ASSUMPTIONS",
@@ -22,6 +22,7 @@ __all__ = [
     "Micro",
     "Plan",
     "Rate",
+    "Scoring",
     "activations",
     "best",
     "candidates",
@@ -38,6 +39,7 @@ __all__ = [
     "read_architecture",
     "read_config",
     "rough_size",
+    "sizes_of",
     "stage_time",
     "sweep_time",
 ]

@@ -101,6 +101,19 @@ def stage_time(load: Load, clock: Clock, *, ranks: int) -> StageTime:
     return StageTime(load.stage.name, load.stage.steps, tokens, seconds, clock.scoring(load.referenced, ranks=ranks))
 
 
+class Scoring(NamedTuple):
+    """What an evaluation asks: how many cells, how often all are scored, and seconds of one such pass."""
+
+    cells: int
+    passes: int
+    seconds: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of all passes."""
+        return self.passes * self.seconds
+
+
 class SweepTime(NamedTuple):
     """A sweep: seconds of one trial (on one GPU), how many run beside each other, seconds of all."""
 

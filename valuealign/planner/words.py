@@ -8,7 +8,7 @@ from valuealign.config import RunConfig
 from valuealign.planner.architecture import Architecture
 from valuealign.planner.boxes import CPU, GB, Box
 from valuealign.planner.choice import ORDER, Candidate, best
-from valuealign.planner.hours import FEW, UTILISATION, Rate, StageTime, SweepTime
+from valuealign.planner.hours import FEW, UTILISATION, Rate, Scoring, StageTime, SweepTime
 from valuealign.planner.memory import ASSUMPTIONS, WIDTHS, Plan
 from valuealign.planner.probe import TIMED, WARM, Measured
 from valuealign.planner.work import CHARACTERS, SAMPLE_CELLS, SAMPLE_STEPS, TURN, Volume
@@ -115,7 +115,12 @@ def volume_lines(volume: Volume, exact: bool) -> Iterator[str]:
 
 
 def time_lines(
-    times: Sequence[StageTime], scoring: float, sweep: SweepTime | None, run: RunConfig, box: Box, price: float | None
+    times: Sequence[StageTime],
+    scoring: Scoring,
+    sweep: SweepTime | None,
+    run: RunConfig,
+    box: Box,
+    price: float | None,
 ) -> Iterator[str]:
     """Tokens a second and hours of each stage, of the run and of the sweep, with their cost."""
     for time in times:
@@ -124,8 +129,11 @@ def time_lines(
             f"tokens/s: {duration(time.steps * time.seconds)}"
             + (f", and {duration(time.reference)} for its reference table" if time.reference else "")
         )
-    whole = sum(time.total for time in times) + scoring
-    yield f"the run: {duration(whole)}, {duration(scoring)} of it scoring{cost(whole, box, price)}"
+    whole = sum(time.total for time in times) + scoring.total
+    yield (
+        f"the run: {duration(whole)}, {duration(scoring.total)} of it scoring what the evaluation asks "
+        f"({scoring.cells:,} cells, {scoring.passes} times){cost(whole, box, price)}"
+    )
     if sweep:
         yield (
             f"the sweep: {run.sweep.trials} trials of {duration(sweep.trial)}, {sweep.beside} at a time, one GPU each: "
@@ -167,6 +175,7 @@ def assumed_lines(rate: Rate, box: Box, given: bool, measured: bool) -> Iterator
     more = (
         f"of a peak of {rate.peak / 1e12:.4g} TFLOP/s ({whose}) {rate.utilisation:.0%} is reached ({share})",
         "the GPUs of a box divide a step as its micro-batches fall, and what they send each other takes no time",
+        "what jobs/evaluate.py has models write (free answers, sampled ones) is in no time here",
         f"a sample of {SAMPLE_STEPS} steps of a stage, and of {SAMPLE_CELLS:,} cells of a term, stands for the rest",
         ORDER,
     )

@@ -159,12 +159,13 @@ def lay_out(sizes: Sequence[Size], *, ranks: int, token_budget: int, packed: boo
 
 def load(stage: Stage, size: Callable[[Cell], Size]) -> Load:
     """The stage's cells in tokens."""
-    terms = tuple(_sizes(term.cells, size) for term in stage.terms)
-    pairs = tuple(_sizes(mismatched_cells(term.cells), size) if term.mismatched else () for term in stage.terms)
-    return Load(stage, terms, pairs, _sizes(stage.referenced, size))
+    terms = tuple(sizes_of(term.cells, size) for term in stage.terms)
+    pairs = tuple(sizes_of(mismatched_cells(term.cells), size) if term.mismatched else () for term in stage.terms)
+    return Load(stage, terms, pairs, sizes_of(stage.referenced, size))
 
 
-def _sizes(cells: Sequence[Cell], size: Callable[[Cell], Size]) -> tuple[Size, ...]:
+def sizes_of(cells: Sequence[Cell], size: Callable[[Cell], Size]) -> tuple[Size, ...]:
+    """Cells in tokens; of more than ``SAMPLE_CELLS`` the rest take the lengths of their neighbours in a sample."""
     count = min(len(cells), SAMPLE_CELLS)
     sample = [size(cells[i * len(cells) // count]) for i in range(count)]
     return tuple(sample[i * count // len(cells)] for i in range(len(cells)))

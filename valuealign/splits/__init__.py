@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from valuealign.splits.frames import pairs_frame, people_frame, read_splits
 from valuealign.splits.leaks import (
+    LEFT_OUT,
     Leak,
+    Trained,
     check_leaks,
     item_leaks,
     leaks,
+    named,
     prompt_leaks,
     refuse_leaks,
     refuse_same_prompts,
@@ -17,6 +20,7 @@ from valuealign.splits.leaks import (
 from valuealign.splits.split import PARTS, SPLITS, SURVEY, WAVES, Pair, Splits, other_survey, split
 
 __all__ = [
+    "LEFT_OUT",
     "PARTS",
     "SPLITS",
     "SURVEY",
@@ -24,9 +28,11 @@ __all__ = [
     "Leak",
     "Pair",
     "Splits",
+    "Trained",
     "check_leaks",
     "item_leaks",
     "leaks",
+    "named",
     "other_survey",
     "pairs_frame",
     "people_frame",

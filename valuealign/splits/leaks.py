@@ -1,8 +1,8 @@
 """Leaks: what is asked as if it were held out although training saw it, or nearly so.
 
 ``check_leaks`` holds a split against its own survey; ``leaks`` holds any texts against any others: another
-survey's questions, a benchmark's, the prompts of a feedback file. Both go by the rule that ties near-duplicates
-(``units.tie``).
+survey's questions, a benchmark's, the prompts of a feedback file (``Trained`` is what training asked). All go by the
+rule that ties near-duplicates (``units.tie``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from valuealign.types import Cell, Group, Item
 
 # How many leaks a message names, and how much of each name, in characters.
 NAMED, SHOWN = 5, 90
+# What a record calls the leaked questions of another survey or a benchmark.
+LEFT_OUT = "questions left out, since they were trained"
 ANEW = "make the splits anew with jobs/prepare.py, or leave these out of training"
+ALIKE = "two groups or two items read the same in a prompt: give each a text of its own in the codebook, or drop one"
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,15 @@ def leaks(
 def item_leaks(trained: Iterable[Item], asked: Iterable[Item], *, threshold: float) -> tuple[Leak, ...]:
     """Items of another survey that training saw under whatever scale, by item id; see ``leaks``.
 
-    Where an item has no scale the question may stand in its options, so these count as its words too.
+    Where an item has no scale the question may stand in its options, so these count as its words too: of what was
+    trained always, of what is asked besides the question alone, which training may have put with a scale.
     """
-    texts = [{item.id: _wording(item) for item in items} for items in (trained, asked)]
-    return leaks(*texts, threshold=threshold)
+    told, put = {item.id: _wording(item) for item in trained}, list(asked)
+    whole, bare = (
+        leaks(told, {item.id: words(item) for item in put}, threshold=threshold)
+        for words in (_wording, lambda item: item.text)
+    )
+    return _nearest((*whole, *bare), put)
 
 
 def prompt_leaks(trained: Iterable[Cell], asked: Iterable[Cell], *, threshold: float) -> tuple[Leak, ...]:
@@ -79,12 +87,36 @@ def prompt_leaks(trained: Iterable[Cell], asked: Iterable[Cell], *, threshold: f
     return leaks(*texts, threshold=threshold, stems=False)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a run's training asked: survey items and the prompts of open cells (behaviour, feedback).
+
+    ``threshold`` is ``splits.near_duplicates``; see ``leaks``.
+    """
+
+    items: tuple[Item, ...]
+    prompts: tuple[Cell, ...]
+    threshold: float
+
+    def leaks(self, asked: Iterable[Item]) -> tuple[Leak, ...]:
+        """The questions of another survey or of a benchmark that training saw as an item or as a prompt, by id."""
+        put = list(asked)
+        as_items = item_leaks(self.items, put, threshold=self.threshold)
+        told = {text: text for text in map(_said, self.prompts)}
+        as_prompts = leaks(told, {item.id: item.text for item in put}, threshold=self.threshold, stems=False)
+        return _nearest((*as_items, *as_prompts), put)
+
+
 def refuse_leaks(found: Sequence[Leak], *, where: str, mend: str = ANEW) -> None:
     """Raises SplitError that names the leaks, both sides of each and their overlap, if there are any."""
     if found:
-        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-        what = "; ".join(map(str, found[:NAMED]))
-        raise SplitError(f"a leak: what is judged as held out was seen before: {what}{more}", where=where, mend=mend)
+        raise SplitError(f"a leak: what is judged as held out was seen before: {named(found)}", where=where, mend=mend)
+
+
+def named(found: Sequence[Leak]) -> str:
+    """The first few leaks by name, and how many more there are."""
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    return "; ".join(map(str, found[:NAMED])) + more
 
 
 def check_leaks(survey: Survey, splits: Splits, *, threshold: float) -> None:
@@ -127,14 +159,14 @@ def refuse_shared_people(trained: Collection[str], judged: Collection[str], *, w
 def refuse_same_prompts(trained: Iterable[Cell], asked: Iterable[Cell], *, where: str = "prompts") -> None:
     """Raises SplitError if a held-out cell has, to the letter, the prompt of a trained one.
 
-    Two groups that a prompt names alike make such a pair, whatever the split says.
+    Two groups that a prompt names alike make such a pair, whatever the split says, as do two items of one text.
     """
     first: dict[Hashable, Cell] = {}
     for cell in trained:
         first.setdefault(cell.prompt, cell)
     met = [(first[cell.prompt], cell) for cell in asked if cell.prompt in first]
     names = [[f"{cell.source} of {cell.group}" for cell in pair] for pair in met]
-    refuse_leaks([Leak(one, two, 1.0) for one, two in names], where=where)
+    refuse_leaks([Leak(one, two, 1.0) for one, two in names], where=where, mend=ALIKE)
 
 
 def without(splits: Splits, found: Iterable[Leak], *, where: str = "--on") -> Splits:
@@ -145,6 +177,15 @@ def without(splits: Splits, found: Iterable[Leak], *, where: str = "--on") -> Sp
         what = f"all that it asks was trained ({len(leaked)} questions)"
         raise SplitError(what, where=where, mend="judge on a survey that asks something else")
     return replace(splits, pairs=pairs)
+
+
+def _nearest(found: Iterable[Leak], asked: Iterable[Item]) -> tuple[Leak, ...]:
+    """Of each question asked the leak that overlaps most (the first of several), in the order of the questions."""
+    best: dict[str, Leak] = {}
+    for leak in found:
+        if leak.asked not in best or leak.overlap > best[leak.asked].overlap:
+            best[leak.asked] = leak
+    return tuple(best[item.id] for item in asked if item.id in best)
 
 
 def _wording(item: Item) -> str:

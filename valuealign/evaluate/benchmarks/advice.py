@@ -7,7 +7,7 @@ and verdicts will do; what moves is the model's blame, beside how often it agree
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuealign.errors import AnswerError, nearest
-from valuealign.evaluate.benchmarks.benchmark import Benchmark
+from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content, as_item
 from valuealign.evaluate.benchmarks.distributions import RAW_MASS, closed_cell, padded
 from valuealign.evaluate.benchmarks.means import grouped_rows, numbered
 from valuealign.evaluate.record import Row
@@ -36,7 +36,10 @@ SPELT = {
     "esh": 2, "everyone sucks": 2, "everyone sucks here": 2, "everyone": 2,
     "nah": 3, "no assholes here": 3, "no asshole": 3, "nobody": 3,
 }  # fmt: skip
-BINARY = {"1": 0, "1.0": 0, "true": 0, "yes": 0, "0": 1, "0.0": 1, "false": 1, "no": 1, "not wrong": 1, "right": 1}
+BINARY = {
+    "1": 0, "1.0": 0, "true": 0, "yes": 0, "wrong": 0,
+    "0": 1, "0.0": 1, "false": 1, "no": 1, "not wrong": 1, "right": 1,
+}  # fmt: skip
 UNDECIDED = ("", "info", "not enough info", "unsure")
 
 
@@ -77,12 +80,12 @@ class _Posts:
         return grouped_rows(NAME, metric, values, self.cluster_N, weight_N, bounds=(0.0, 1.0))
 
 
-def read(path: Path) -> Sheet:
-    """The sheet of posts with verdicts (CSV, JSON lines, a JSON array, Parquet).
+def read(path: Path) -> Content:
+    """The posts with verdicts (CSV, JSON lines, a JSON array, Parquet).
 
     Columns: the post in ``text`` (or ``body``, ``selftext``, ``post``, ``prompt``; a ``title`` goes before it), the
-    verdict in ``verdict`` (or ``label``, ``is_asshole``): YTA, NTA, ESH, NAH in letters or words, or 1 and 0 (the
-    author is in the wrong, or not); ``value`` optional. Posts without a verdict, or with "info", are left out.
+    verdict in ``verdict`` (or ``label``, ``is_asshole``): YTA, NTA, ESH, NAH in letters or words, or 1 and 0, wrong
+    and not wrong (the author is, or not); ``value`` optional. Posts without a verdict, or with "info", are left out.
     Raises AnswerError for a verdict that is none.
     """
     rows = read_rows(path)
@@ -91,7 +94,9 @@ def read(path: Path) -> Sheet:
     kept = [row for row, verdict in enumerate(spelt) if verdict not in UNDECIDED]
     if not kept:
         raise AnswerError("no post has a verdict", where=str(path), mend=f"fill the column '{column}'")
-    table = BINARY if spelt[kept[0]] in BINARY else SPELT
+    # "Wrong" is of both kinds: what stands beside it tells. A verdict is looked up whole, never found in another.
+    told = next((spelt[row] for row in kept if (spelt[row] in BINARY) != (spelt[row] in SPELT)), spelt[kept[0]])
+    table = BINARY if told in BINARY else SPELT
     for row in kept:
         if spelt[row] not in table:
             where, mend = rows.where(row, column), nearest(spelt[row], table)
@@ -100,11 +105,17 @@ def read(path: Path) -> Sheet:
     options = TWO if verdict_N.max() < len(TWO) else FOUR
     posts = [_post(rows, row, text) for row in kept]
     values = [str(rows.value("value", row) or "").strip() for row in kept]
-    judge = _Posts(verdict_N, values, numbered(posts)).judge
     left = rows.height - len(kept)
     notes = (f"{left:,} posts without a verdict, or that ask for more information, were left out",) if left else ()
-    cells = tuple(closed_cell(f"{post}\n\n{QUESTION}", options, "", "everyone", NAME) for post in posts)
-    return Sheet(NAME, TITLE, _metrics(options, values), judge, cells, notes=notes)
+
+    def sheet(left_out: Collection[str]) -> Sheet:
+        told = [n for n, post in enumerate(posts) if post not in left_out]
+        at_stake, texts = [values[n] for n in told], [posts[n] for n in told]
+        judge = _Posts(verdict_N[told], at_stake, numbered(texts)).judge
+        cells = tuple(closed_cell(f"{post}\n\n{QUESTION}", options, "", "everyone", NAME) for post in texts)
+        return Sheet(NAME, TITLE, _metrics(options, at_stake), judge, cells, notes=notes)
+
+    return Content({post: as_item(post, post) for post in posts}, sheet)
 
 
 def _metrics(options: Sequence[str], values: Sequence[str]) -> dict[str, str]:

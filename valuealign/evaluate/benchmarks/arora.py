@@ -8,7 +8,7 @@ model is asked which word belongs into the gap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from valuealign.errors import AnswerError
-from valuealign.evaluate.benchmarks.benchmark import Benchmark
+from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content, as_item
 from valuealign.evaluate.benchmarks.distributions import RAW_MASS, closed_cell, padded
 from valuealign.evaluate.benchmarks.means import grouped_rows, numbered
 from valuealign.evaluate.record import Row
-from valuealign.evaluate.sheet import RESAMPLES, Heard, Sheet
+from valuealign.evaluate.sheet import RESAMPLES, Heard, Sheet, later_minus_earlier
 from valuealign.metrics import Floats, interval, raw_mass
 from valuealign.surveys.rows import Rows, number, read_rows
+from valuealign.types import Estimate
 
 NAME, TITLE = "arora", "Cross-cultural probes: rank correlation with surveys over countries"
 COLUMNS = ("country", "dimension", "probe", "first", "second", "score")
@@ -75,12 +76,11 @@ def _rows(metric: str, found: Mapping[str, tuple[float, Floats]], n: int) -> lis
     for who, (at, draws_B) in known.items():
         one = interval(at, draws_B, n=n, clusters=n, bounds=(-1.0, 1.0))
         rows.append(Row(NAME, "report", who, metric, "stage", one, "over countries"))
-    for b, later in enumerate(known):
-        for earlier in list(known)[:b]:
-            (at, draws_B), (before, before_B) = known[later], known[earlier]
-            apart = interval(at - before, draws_B - before_B, n=n, clusters=n)
-            rows.append(Row(NAME, "report", f"{later} - {earlier}", metric, "difference", apart, "paired"))
-    return rows
+
+    def apart(later: tuple[float, Floats], earlier: tuple[float, Floats]) -> Estimate:
+        return interval(later[0] - earlier[0], later[1] - earlier[1], n=n, clusters=n)
+
+    return rows + later_minus_earlier(NAME, metric, known, apart)
 
 
 def spearman(x: Floats, y: Floats) -> Floats:
@@ -105,8 +105,8 @@ def _mean(values: Floats) -> Floats:
     return np.where(count > 0, np.where(known, values, 0.0).sum(-1) / np.maximum(count, 1), np.nan)
 
 
-def read(path: Path) -> Sheet:
-    """The sheet of a table with a row for each country, dimension and probe (CSV, JSON lines, a JSON array, Parquet).
+def read(path: Path) -> Content:
+    """The probes of a table with a row for each country, dimension and probe (CSV, JSON lines, a JSON array, Parquet).
 
     Columns ``country``, ``dimension``, ``probe`` (with a gap: [MASK] or ____), ``first`` and ``second`` (the words; the
     first is the one that a higher survey score goes with), ``score`` (the survey's, of that country and dimension). A
@@ -128,18 +128,23 @@ def read(path: Path) -> Sheet:
     for probe, country in zip(probes, text["country"], strict=True):
         asked_of.setdefault(probe, set()).add(country)
     named = [len(asked_of[probe]) > 1 for probe in probes]
-    cells = tuple(
-        closed_cell(probe, (first, second), f"a person from {country}" if by_name else "", country, NAME)
-        for probe, first, second, country, by_name in zip(
-            probes, text["first"], text["second"], text["country"], named, strict=True
+    words = list(zip(text["first"], text["second"], strict=True))
+
+    def sheet(left_out: Collection[str]) -> Sheet:
+        kept = [row for row, probe in enumerate(probes) if probe not in left_out]
+        by_name = sum(named[row] for row in kept)
+        notes = (
+            f"the country is named in {by_name:,} of {len(kept):,} prompts: those that several have in the same words",
+            "the published probes are for masked models; a chat model is asked which of the two words fills the gap",
         )
-    )
-    notes = (
-        f"the country is named in {sum(named):,} of {len(named):,} prompts: those that several have in the same words",
-        "the published probes are for masked models; a chat model is asked which of the two words fills the gap",
-    )
-    judge = _Probes(country_N, dimension_N, score_DC, dimensions).judge
-    return Sheet(NAME, TITLE, _metrics(dimensions), judge, cells, notes=notes)
+        cells = tuple(
+            closed_cell(probes[row], words[row], f"a person from {country}" if named[row] else "", country, NAME)
+            for row, country in ((row, text["country"][row]) for row in kept)
+        )
+        judge = _Probes(country_N[kept], dimension_N[kept], score_DC, dimensions).judge
+        return Sheet(NAME, TITLE, _metrics(dimensions), judge, cells, notes=notes)
+
+    return Content({probe: as_item(probe, probe, pair) for probe, pair in zip(probes, words, strict=True)}, sheet)
 
 
 def _metrics(dimensions: Sequence[str]) -> dict[str, str]:

@@ -6,20 +6,23 @@ NaN), ``Q`` questions, ``G`` groups.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from valuealign.errors import AnswerError
+from valuealign.evaluate.benchmarks.benchmark import as_item
 from valuealign.evaluate.benchmarks.means import grouped_rows, numbered
 from valuealign.evaluate.record import Kind, Row
 from valuealign.evaluate.sheet import Heard, Sheet
 from valuealign.metrics import Floats, raw_mass, softmax
 from valuealign.prompts import ask
-from valuealign.types import Cell
+from valuealign.types import Cell, Item
 
 RAW_MASS = "probability on the options at all, before it is renormalised over them (1 is best)"
 
@@ -29,7 +32,8 @@ class Asked(NamedTuple):
     questions of the same words); ``phrase`` names the group in a prompt, empty for everybody.
 
     ``shares`` [K] are the people's; NaN marks an option that is offered but outside the comparison, such
-    as a refusal. ``positions`` [K] are places on a scale, NaN or empty where there are none.
+    as a refusal; ``refused`` is the people's share of such options among all (NaN: not known). ``positions`` [K] are
+    places on a scale, NaN or empty where there are none.
     """
 
     question: str
@@ -40,6 +44,7 @@ class Asked(NamedTuple):
     phrase: str
     shares: tuple[float, ...]
     positions: tuple[float, ...] = ()
+    refused: float = np.nan
 
 
 class Figure(NamedTuple):
@@ -122,6 +127,22 @@ class Published:
         values = {who: raw_mass(padded(logps)) for who, logps in heard.logps.items()}
         return grouped_rows(self.name, "raw_mass", values, numbered(self._placed.families), bounds=(0.0, 1.0))
 
+    def refusal_rows(self, metric: str, heard: Heard, of: Callable[[Asked], bool]) -> list[Row]:
+        """What of the answer to a question that names no group falls on options outside the comparison, beside the
+        people's own share. Every question whose people ``of`` names counts, those that offer no such option as 0."""
+        at_N = [a for a, one in enumerate(self.asked) if of(one) and not np.isnan(one.refused)]
+        outside_NK = np.zeros((len(at_N), self.people_AK.shape[1]), dtype=bool)
+        for n, a in enumerate(at_N):
+            outside_NK[n, : len(self.asked[a].options)] = np.isnan(self.asked[a].shares)
+        family_N = numbered([self.asked[a].family for a in at_N])
+        values = {}
+        for who, logps in heard.logps.items():
+            share_NK = softmax(padded(logps)[self._placed.unnamed_A[at_N]][:, : outside_NK.shape[1]])
+            values[who] = np.where(outside_NK, share_NK, 0.0).sum(-1)
+        people = {"people": np.array([self.asked[a].refused for a in at_N])}
+        rows = grouped_rows(self.name, metric, values, family_N, bounds=(0.0, 1.0))
+        return rows + grouped_rows(self.name, metric, people, family_N, bounds=(0.0, 1.0), kind="people")
+
     def figure_rows(self, figure: Figure, heard: Heard) -> list[Row]:
         """The figure of everybody who answered, paired differences, and that of answers without a model."""
         cluster_A, group_A = numbered([a.family for a in self.asked]), numbered([a.group for a in self.asked])
@@ -195,6 +216,37 @@ def padded(rows: Sequence[Sequence[float] | Floats]) -> Floats:
     for place, row in enumerate(rows):
         out[place, : len(row)] = row
     return out
+
+
+def questions_of(asked: Iterable[Asked]) -> dict[str, Item]:
+    """Each question once, by its key, with the options that are compared."""
+    return {
+        one.question: as_item(
+            one.question,
+            one.text,
+            [option for option, share in zip(one.options, one.shares, strict=True) if not np.isnan(share)],
+        )
+        for one in asked
+    }
+
+
+def need_choice(asked: Sequence[Asked], path: Path, *, ordered: bool) -> None:
+    """Raises AnswerError where no figure can be made of a file: for what was looked for, and what is there."""
+    kept, _ = without_choice(asked)
+    if not kept:
+        raise AnswerError(
+            "nothing can be compared: looked for people's shares of two options or more, "
+            f"found {len(asked):,} distributions, none of them such",
+            where=str(path),
+            mend="bring the published file, with its options and shares",
+        )
+    if ordered and not any(one.positions for one in kept):
+        raise AnswerError(
+            "nothing can be compared: looked for options with different ordinal values, "
+            f"found {len(kept):,} distributions, all of whose options have the same",
+            where=str(path),
+            mend="bring questions whose answers have an order",
+        )
 
 
 def without_choice(asked: Sequence[Asked]) -> tuple[tuple[Asked, ...], str]:

@@ -15,8 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from valuealign.evaluate.benchmarks.benchmark import Benchmark
-from valuealign.evaluate.benchmarks.distributions import Asked, Figure, Published, distribution_sheet, without_choice
+from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content
+from valuealign.evaluate.benchmarks.distributions import (
+    Asked,
+    Figure,
+    Published,
+    distribution_sheet,
+    need_choice,
+    questions_of,
+    without_choice,
+)
 from valuealign.evaluate.sheet import Sheet
 from valuealign.metrics import Floats, jsd_bits
 from valuealign.surveys.published import Question, distributions
@@ -59,26 +67,37 @@ def _figures() -> tuple[Figure, ...]:
     )
 
 
-def read(path: Path) -> Sheet:
-    """The sheet of a file in the form of ``Anthropic/llm_global_opinions`` (CSV, JSON lines, Parquet).
+def read(path: Path) -> Content:
+    """The questions of a file in the form of ``Anthropic/llm_global_opinions`` (CSV, JSON lines, Parquet).
 
     Columns ``question``, ``selections`` (country -> shares), ``options``. A row without a question is left out
     (the published file has one). All options that the file lists are compared, "don't know" too.
     """
     rows, empty = _with_question(read_rows(path))
     found, questions, rescaled = distributions(rows)
-    asked, short = without_choice([one for question in questions for one in _asked(question)])
-    notes = [
+    read_ = [one for question in questions for one in _asked(question)]
+    more = [
         f"{empty} rows without a question were left out" if empty else "",
         f"{len(found) - len(questions)} questions without any shares were left out"
         if len(found) > len(questions)
         else "",
         rescaled,
+    ]
+    return Content(
+        questions_of(read_), lambda left_out: _sheet([one for one in read_ if one.question not in left_out], path, more)
+    )
+
+
+def _sheet(asked: Sequence[Asked], path: Path, more: Sequence[str]) -> Sheet:
+    need_choice(asked, path, ordered=False)
+    kept, short = without_choice(asked)
+    notes = [
+        *more,
         short,
         'every option that the file lists is compared, "don\'t know" and "refused" among them',
         "Jensen-Shannon distances are printed in base e and in base 2: compare with a figure whose base you know",
     ]
-    return distribution_sheet(Published(NAME, asked), TITLE, _figures(), notes)
+    return distribution_sheet(Published(NAME, kept), TITLE, _figures(), notes)
 
 
 def _with_question(rows: Rows) -> tuple[Rows, int]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuealign.errors import AnswerError
-from valuealign.evaluate.benchmarks.benchmark import Benchmark
+from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content, as_item
 from valuealign.evaluate.benchmarks.distributions import RAW_MASS, closed_cell, padded
 from valuealign.evaluate.benchmarks.means import grouped_rows, numbered
 from valuealign.evaluate.record import Row
@@ -67,8 +67,8 @@ def _percent(part_N: Floats, of_N: Floats) -> Floats:
     return np.divide(100 * part_N, of_N, out=np.zeros(len(of_N)), where=of_N > 0)
 
 
-def read(path: Path) -> Sheet:
-    """The sheet of labelled choices, in one of two layouts (CSV, JSON lines, a JSON array, Parquet).
+def read(path: Path) -> Content:
+    """The scenes with labelled choices, in one of two layouts (CSV, JSON lines, a JSON array, Parquet).
 
     A row for each scene: ``scene``, ``choices`` (a list of texts) and ``labels`` (a list with a mapping label -> number
     for each choice). Or a row for each choice: ``scene``, ``choice`` and a column of numbers for each label. Optional:
@@ -79,7 +79,18 @@ def read(path: Path) -> Sheet:
     scenes = _whole(rows) if "choices" in rows.columns else _by_choice(rows)
     if not scenes:
         raise AnswerError("no scene has two choices", where=str(path), mend="give every scene its choices")
+    texts = {scene.text: as_item(scene.text, scene.text, scene.choices) for scene in scenes}
+    return Content(texts, lambda left_out: _sheet([scene for scene in scenes if scene.text not in left_out], path))
+
+
+def _sheet(scenes: Sequence[_Scene], path: Path) -> Sheet:
     counts = _counts(scenes)
+    if not any(count_NK.any() for count_NK in counts.values()):
+        raise AnswerError(
+            f"nothing can be counted: looked for labels over 0, found {len(scenes):,} scenes without any",
+            where=str(path),
+            mend="give choices their labels: 1 and 0, or counts",
+        )
     alone = len({scene.game for scene in scenes}) < 2
     cluster_N = numbered([scene.text if alone else scene.game for scene in scenes])
     cells = tuple(closed_cell(scene.text, scene.choices, "", "everyone", NAME) for scene in scenes)

@@ -10,17 +10,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from valuealign.errors import AnswerError, nearest
 from valuealign.evaluate.benchmarks import pew
-from valuealign.evaluate.benchmarks.benchmark import Benchmark
-from valuealign.evaluate.benchmarks.distributions import Asked, Figure, Published, distribution_sheet, without_choice
-from valuealign.evaluate.sheet import Sheet
+from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content
+from valuealign.evaluate.benchmarks.distributions import (
+    Asked,
+    Figure,
+    Published,
+    distribution_sheet,
+    need_choice,
+    questions_of,
+    without_choice,
+)
+from valuealign.evaluate.benchmarks.topics import Topics, consistency_rows, read_topics
+from valuealign.evaluate.record import Row
+from valuealign.evaluate.sheet import Heard, Sheet
 from valuealign.metrics import Floats, wasserstein
 from valuealign.surveys import files
 from valuealign.surveys.rows import literal, number, read_rows
@@ -69,6 +79,20 @@ FIGURES = (
 )
 
 
+GROUPS = FIGURES[1]
+TOPICS = "topics.csv"
+CONSISTENCY = "consistency"
+_CONSISTENT = (
+    "the part of topics whose best represented group, of each attribute, is the one that is best represented over all "
+    "questions (0 to 1, higher is better): the mean over topics, then over attributes"
+)
+REFUSALS = "refusals"
+_REFUSED = (
+    "the share of the answer that falls on refusals, no group named, of all that is offered: the mean over questions "
+    "(neither end is better: compare with the people's)"
+)
+
+
 @dataclass(frozen=True)
 class _Question:
     key: str
@@ -77,8 +101,8 @@ class _Question:
     ordinal: tuple[float, ...]  # of the first options; the others are refusals
 
 
-def read(path: Path) -> Sheet:
-    """The sheet of a survey's folder (``info.csv``, ``metadata.csv``, ``responses.csv``), of a file in it, or of
+def read(path: Path) -> Content:
+    """The questions of a survey's folder (``info.csv``, ``metadata.csv``, ``responses.csv``), of a file in it, or of
     ``human_resp`` with several such folders.
 
     Shares are sums of the column ``WEIGHT_W..``. Refusals (the references beyond ``option_ordinal``) are offered to the
@@ -90,10 +114,22 @@ def read(path: Path) -> Sheet:
         asked += _survey(folder, notes)
     if not asked:
         mend = "the columns of responses.csv are called as the keys of info.csv"
-        raise AnswerError("no question of info.csv has an answer", where=str(path), mend=mend)
+        what = "no question of info.csv has an answer: " + "; ".join(notes[:3])
+        raise AnswerError(what, where=str(path), mend=mend)
+    topics = _topics(path, notes)
+
+    def sheet(left_out: Collection[str]) -> Sheet:
+        return _sheet([one for one in asked if one.question not in left_out], path, notes, topics)
+
+    return Content(questions_of(asked), sheet)
+
+
+def _sheet(asked: Sequence[Asked], path: Path, more: Sequence[str], topics: Topics) -> Sheet:
+    need_choice(asked, path, ordered=True)
     kept, short = without_choice(asked)
     nominal = len({one.question for one in kept if not one.positions})
-    notes += [
+    notes = [
+        *more,
         short,
         f"{nominal:,} questions whose ordinal values are all the same do not count (0 / 0 in the published code)"
         if nominal
@@ -101,7 +137,29 @@ def read(path: Path) -> Sheet:
         "refusals are offered to the model and left out of the comparison, as in the published code",
         "one wording names each group; the paper's steerability takes, question by question, the best of three",
     ]
-    return distribution_sheet(Published(NAME, kept), TITLE, FIGURES, notes)
+    published = Published(NAME, kept)
+    sheet = distribution_sheet(published, TITLE, FIGURES, notes)
+
+    def judge(heard: Heard) -> tuple[Row, ...]:
+        if not heard.logps:
+            return ()
+        rows = published.refusal_rows(REFUSALS, heard, lambda one: one.group == EVERYBODY)
+        if topics:
+            rows += consistency_rows(published, GROUPS, topics, CONSISTENCY, heard)
+        return (*sheet.judge(heard), *rows)
+
+    further = {REFUSALS: _REFUSED} | ({CONSISTENCY: _CONSISTENT} if topics else {})
+    return replace(sheet, metrics={**sheet.metrics, **further}, judge=judge)
+
+
+def _topics(path: Path, notes: list[str]) -> Topics:
+    """The topics of a table beside the surveys, or in the folder above a survey's; none where there is no table."""
+    folder = path if path.is_dir() else path.parent
+    for file in (folder / TOPICS, folder.parent / TOPICS):
+        if file.is_file():
+            return read_topics(file)
+    notes.append(f"no {TOPICS} lies there, so nothing is said of consistency over topics")
+    return {}
 
 
 def _folders(path: Path) -> list[Path]:
@@ -148,9 +206,9 @@ def _asked(
     """The weighted shares of the ordinal options in each level of an attribute; a level without any is left out."""
     k, ordinal = len(question.options), question.ordinal
     known_P = (answer_P >= 0) & (group_P >= 0)
-    mass_GK = np.bincount(
+    all_GK = np.bincount(
         group_P[known_P] * k + answer_P[known_P], weight_P[known_P], minlength=len(levels) * k
-    ).reshape(-1, k)[:, : len(ordinal)]
+    ).reshape(-1, k)
     refused = (math.nan,) * (k - len(ordinal))
     return [
         Asked(
@@ -161,10 +219,11 @@ def _asked(
             group=f"{name} {level}".strip(),
             phrase=pew.phrase(name, level) if name else "",
             shares=(*(mass_K / mass_K.sum()).tolist(), *refused),
+            refused=float(all_K[len(ordinal) :].sum() / all_K.sum()),
             positions=(*ordinal, *refused) if len(set(ordinal)) > 1 else (),
         )
-        for level, mass_K in zip(levels, mass_GK, strict=True)
-        if mass_K.sum() > 0
+        for level, all_K in zip(levels, all_GK, strict=True)
+        if (mass_K := all_K[: len(ordinal)]).sum() > 0
     ]
 
 

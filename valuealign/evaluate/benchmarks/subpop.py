@@ -8,13 +8,22 @@ refusal, which the model is offered as the last option.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from valuealign.errors import AnswerError
 from valuealign.evaluate.benchmarks import pew
-from valuealign.evaluate.benchmarks.benchmark import Benchmark
-from valuealign.evaluate.benchmarks.distributions import Asked, Figure, Published, distribution_sheet, without_choice
+from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content
+from valuealign.evaluate.benchmarks.distributions import (
+    Asked,
+    Figure,
+    Published,
+    distribution_sheet,
+    need_choice,
+    questions_of,
+    without_choice,
+)
 from valuealign.evaluate.sheet import Sheet
 from valuealign.metrics import wasserstein
 from valuealign.surveys.rows import Rows, literal, number, read_rows
@@ -37,8 +46,8 @@ FIGURES = tuple(
 )
 
 
-def read(path: Path) -> Sheet:
-    """The sheet of ``subpop_train.jsonl`` or ``subpop_eval.jsonl`` (or a CSV with the same columns).
+def read(path: Path) -> Content:
+    """The questions of ``subpop_train.jsonl`` or ``subpop_eval.jsonl`` (or a CSV with the same columns).
 
     A row is a question and a group: ``options`` [K + 1] end with the refusal, ``responses`` [K] are shares
     without it, ``ordinal`` [K]. Raises AnswerError for a row that does not fit.
@@ -56,6 +65,13 @@ def read(path: Path) -> Sheet:
             )
         seen[one.question, one.group] = row
         asked.append(one)
+    return Content(
+        questions_of(asked), lambda left_out: _sheet([one for one in asked if one.question not in left_out], path)
+    )
+
+
+def _sheet(asked: Sequence[Asked], path: Path) -> Sheet:
+    need_choice(asked, path, ordered=True)
     kept, short = without_choice(asked)
     nominal = sum(not one.positions for one in kept)
     notes = [

@@ -9,7 +9,7 @@ here the model's whole distribution for the participant's group stands for the s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from valuealign.errors import AnswerError, nearest
-from valuealign.evaluate.benchmarks.benchmark import Benchmark
+from valuealign.evaluate.benchmarks.benchmark import Benchmark, Content, as_item
 from valuealign.evaluate.benchmarks.distributions import RAW_MASS, Asked, Published
 from valuealign.evaluate.benchmarks.means import grouped_rows, numbered
 from valuealign.evaluate.record import Kind, Row
@@ -112,8 +112,8 @@ class _Bench:
         return out
 
 
-def read(path: Path) -> Sheet:
-    """The sheet of ``probe/samples.tsv`` or of a split's ``.._value_qa.tsv`` (``.._demographic_qa.tsv`` beside it).
+def read(path: Path) -> Content:
+    """The questions of ``probe/samples.tsv`` or of a split's ``.._value_qa.tsv`` (``.._demographic_qa.tsv`` beside it).
 
     The samples' participants are looked up in ``valid/`` or ``full/``; scales and wordings stand in
     ``question_metadata.json``. Groups are the samples' continent, settlement and education, else the country.
@@ -124,13 +124,27 @@ def read(path: Path) -> Sheet:
     sampled = not path.name.endswith("_value_qa.tsv")
     counts, left = _samples(path, metadata) if sampled else _split(path, metadata)
     if not counts:
-        raise AnswerError("nobody answered anything", where=str(path), mend="check the file of answers")
+        raise AnswerError(
+            f"nobody answered anything: looked for answers to {len(metadata):,} value questions "
+            f"({next(iter(metadata))} first) in the columns of that name, found {left:,} empty ones",
+            where=str(path),
+            mend="bring answers and question_metadata.json of one release",
+        )
+    texts = {name: as_item(name, str(metadata[name]["question"])) for name, _ in counts}
+
+    def sheet(left_out: Collection[str]) -> Sheet:
+        kept = {key: count_K for key, count_K in counts.items() if key[0] not in left_out}
+        return _sheet(_bench(kept, metadata, sampled=sampled), left)
+
+    return Content(texts, sheet)
+
+
+def _sheet(bench: _Bench, left: int) -> Sheet:
     notes = [
-        f"{sum(int(count_K.sum()) for count_K in counts.values()):,} answers count; {left:,} empty ones do not",
+        f"{int(bench.count_A.sum()):,} answers count; {left:,} empty ones do not",
         "for each participant a whole distribution stands where the published code has one sampled score",
         "answers are not weighted, as in the published benchmark",
     ]
-    bench = _bench(counts, metadata, sampled=sampled)
     metrics = {
         f"{name}_{how}": f"{what}; {words}"
         for how, words in _HOW.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from valuealign.errors import ConfigError
 from valuealign.evaluate.record import Row
-from valuealign.evaluate.sheet import mean_rows
+from valuealign.evaluate.sheet import later_minus_earlier, mean_rows
 from valuealign.types import Estimate
 
 CAPABILITY = "capability"
@@ -38,16 +38,26 @@ class Figure:
     logged: Mapping[str, float]
 
 
-def read_lm_eval(results: Mapping[str, Path | str]) -> list[Row]:
+def read_lm_eval(results: Sequence[tuple[str, Path | str]]) -> list[Row]:
     """The figures that ``lm_eval`` found of each who (the base first), and each later one minus each earlier one.
 
-    A path is the JSON file of a run, or a folder with one ``results_*.json``. Where every run logged its answers
-    (``--log_samples``) and a figure is their mean, intervals resample questions and differences are paired;
-    else they come from the standard errors, and a difference as if of independent runs: wider than need be.
-    Both are 95 %.
-    Raises ConfigError for what the harness did not write, and for runs with other settings of one task.
+    ``results`` has who and a path of each: the JSON file of a run, or a folder with one ``results_*.json``. Where
+    every run logged its answers (``--log_samples``) and a figure is their mean, intervals resample questions and
+    differences are paired; else they come from the standard errors, and a difference as if of independent runs:
+    wider than need be. Both are 95 %.
+    Raises ConfigError for what the harness did not write, for runs with other settings of one task, and for one who
+    with two results.
     """
-    read = {who: _read(Path(path)) for who, path in results.items()}
+    paths: dict[str, Path] = {}
+    for who, path in results:
+        if who in paths:
+            what, mend = (
+                f"'{who}' has another result before, {paths[who]}",
+                "give each model one result, under its name",
+            )
+            raise ConfigError(what, where=f"--lm-eval {who} {path}", mend=mend)
+        paths[who] = Path(path)
+    read = {who: _read(path) for who, path in paths.items()}
     _same_settings({who: (tree, path) for who, (path, tree) in read.items()})
     figures = {who: _figures(path, tree) for who, (path, tree) in read.items()}
     rows: list[Row] = []
@@ -68,12 +78,11 @@ def _rows(name: str, mine: Mapping[str, Figure], note: str) -> list[Row]:
         Row(CAPABILITY, "report", who, name, "stage", _normal(one.value, one.error, one.n), note)
         for who, one in mine.items()
     ]
-    for b, later in enumerate(mine):
-        for earlier in list(mine)[:b]:
-            new, old = mine[later], mine[earlier]
-            apart = _normal(new.value - old.value, math.hypot(new.error, old.error), min(new.n, old.n))
-            rows.append(Row(CAPABILITY, "report", f"{later} - {earlier}", name, "difference", apart, "unpaired"))
-    return rows
+
+    def apart(new: Figure, old: Figure) -> Estimate:
+        return _normal(new.value - old.value, math.hypot(new.error, old.error), min(new.n, old.n))
+
+    return rows + later_minus_earlier(CAPABILITY, name, mine, apart, note="unpaired")
 
 
 def _normal(value: float, error: float, n: int) -> Estimate:

@@ -22,6 +22,7 @@ from valuealign.errors import ConfigError
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.sheet import Heard, Sheet, mean_rows
 from valuealign.metrics import Floats, behaviour_auc
+from valuealign.prompts import ChatTokenizer, completion_ids, render
 from valuealign.signals import read_flagged
 from valuealign.types import Cell, Message
 
@@ -43,6 +44,10 @@ REFUSAL = re.compile(
     r"|\bnot something (that )?(i|we) (can|will|am|would|want)\b|\bnot something i'm\b"
     r"|\bagainst (my|our|the) (guidelines|policy|policies|rules|principles|values)\b"
 )
+PER_TOKEN = "nats that a token of text costs: the logarithm of the perplexity; lower is better"
+# Tokens of an answer that is to have a form: so many where a rule asks for a few words; beyond the longest option so
+# many, since the same words may be written in other tokens.
+SHORT, SLACK = 24, 8
 # What may stand around an answer that is right nonetheless.
 AROUND = string.punctuation + string.whitespace + "“”‘’„«»…–—"
 
@@ -163,35 +168,36 @@ def read_texts(path: Path | str) -> tuple[str, ...]:
     return found
 
 
-def neutral_sheet(texts: Sequence[str] | None = None, *, tokens: Sequence[int] | None = None) -> Sheet:
+def neutral_sheet(texts: Sequence[str] | None = None, *, tokenizer: ChatTokenizer | None = None) -> Sheet:
     """How well plain text is predicted (None: the built-in paragraphs), each text from its start to its end.
 
-    ``tokens`` is how many tokens each text has with its end (``len(render(cell).completion_ids[0])``):
-    with it the figure is also told for each token, which only models of one tokenizer share.
+    With the models' ``tokenizer`` the figure is also told for each token (a text's end is one), as perplexity is:
+    only models of one tokenizer share that.
     """
     told = tuple(texts if texts is not None else questions()["neutral"])
-    assert tokens is None or len(tokens) == len(told), "the tokens of each text"
+    cells = tuple(blank_cell((), [text], "paid:neutral") for text in told)
     bytes_N = np.array([len(text.encode()) for text in told], dtype=np.float64)
+    tokens_N = (
+        np.array([len(render(cell, tokenizer).completion_ids[0]) for cell in cells], float) if tokenizer else None
+    )
 
     def judge(heard: Heard) -> tuple[Row, ...]:
         nats = {who: -np.array([float(one[0]) for one in logps]) for who, logps in heard.logps.items()}
         bits = {who: one / bytes_N / math.log(2) for who, one in nats.items()}
         rows = mean_rows("neutral", "bits_per_byte", bits, weights=bytes_N, bounds=(0.0, math.inf))
-        if tokens is not None:
-            each = {who: one / np.asarray(tokens) for who, one in nats.items()}
-            more = mean_rows("neutral", "nats_per_token", each, weights=np.asarray(tokens, float), bounds=(0, math.inf))
+        if tokens_N is not None:
+            each = {who: one / tokens_N for who, one in nats.items()}
+            more = mean_rows("neutral", "nats_per_token", each, weights=tokens_N, bounds=(0, math.inf))
             rows += [row if row.kind == "difference" else replace(row, note=_perplexity(row)) for row in more]
         return tuple(rows)
 
     return Sheet(
         "neutral",
         "Plain text that has nothing to do with values",
-        {
-            "bits_per_byte": "bits that a byte of text costs, whatever the tokenizer; lower is better",
-            "nats_per_token": "nats that a token of text costs: the logarithm of the perplexity; lower is better",
-        },
+        {"bits_per_byte": "bits that a byte of text costs, whatever the tokenizer; lower is better"}
+        | ({"nats_per_token": PER_TOKEN} if tokenizer else {}),
         judge,
-        tuple(blank_cell((), [text], "paid:neutral") for text in told),
+        cells,
     )
 
 
@@ -216,14 +222,17 @@ RULES: dict[str, Callable[[str], bool]] = {
 }
 
 
-def format_sheet(closed: Sequence[Cell] = ()) -> Sheet:
+def format_sheet(closed: Sequence[Cell] = (), *, tokenizer: ChatTokenizer | None = None) -> Sheet:
     """Whether free answers have the form that was asked for: by rule, and to ``closed`` cells one of their options.
 
-    An answer is compared as ``bare`` leaves it; that the form is right says nothing of what is said.
+    An answer is compared as ``bare`` leaves it; that the form is right says nothing of what is said. It may be as long
+    as the longest option: in tokens of the models' ``tokenizer``; without one in bytes, which tokens don't exceed.
     """
     asked = [(rule, (Message("user", text),)) for rule, texts in questions()["instructions"].items() for text in texts]
     options = [{bare(option) for option in cell.completions} for cell in closed]
     sources = [cell.source for cell in closed]
+    written = {option for cell in closed for option in cell.completions}
+    longest = max((len(completion_ids(o, tokenizer)) if tokenizer else len(o.encode()) + 1 for o in written), default=0)
 
     def judge(heard: Heard) -> tuple[Row, ...]:
         kept = {
@@ -252,7 +261,7 @@ def format_sheet(closed: Sequence[Cell] = ()) -> Sheet:
         },
         judge,
         chats=(*(chat for _, chat in asked), *(cell.prompt for cell in closed)),
-        max_tokens=24,
+        max_tokens=max(SHORT, longest + SLACK),
     )
 
 

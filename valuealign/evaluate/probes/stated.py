@@ -14,8 +14,9 @@ import numpy as np
 
 from valuealign.evaluate.profiles import PEOPLE
 from valuealign.evaluate.record import Kind, Row
-from valuealign.evaluate.sheet import RESAMPLES
+from valuealign.evaluate.sheet import RESAMPLES, later_minus_earlier
 from valuealign.metrics import Floats, interval
+from valuealign.types import Estimate
 from valuealign.values import THEORIES
 
 FLAT = 1e-9  # a profile that varies less than this (in shares) has no shape to compare
@@ -167,9 +168,9 @@ def drawn_rows(
     for who, one in found.items():
         estimate = interval(float(one[0]), one[1:], n=clusters, clusters=clusters, bounds=bounds)
         rows.append(Row(sheet, "report", who, metric, kind, estimate, (notes or {}).get(who, "")))
-    for b, later in enumerate(found):
-        for earlier in list(found)[:b]:
-            apart = found[later] - found[earlier]
-            estimate = interval(float(apart[0]), apart[1:], n=clusters, clusters=clusters)
-            rows.append(Row(sheet, "report", f"{later} - {earlier}", metric, "difference", estimate, "paired"))
-    return rows
+
+    def apart(later: Floats, earlier: Floats) -> Estimate:
+        moved = later - earlier
+        return interval(float(moved[0]), moved[1:], n=clusters, clusters=clusters)
+
+    return rows + later_minus_earlier(sheet, metric, found, apart)
