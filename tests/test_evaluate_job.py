@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,7 +44,9 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_report_shows_margins_and_screens(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = job(monkeypatch)
     config = configuration.load(None, ["survey.people=900", "groups.crossings=1", "evaluate.bootstrap=20"])
-    page = Path(evaluate.evaluate(config, ("v1",))["report"]).read_text()
+    report = Path(evaluate.evaluate(config, ("v1",))["report"])
+    page, facts = report.read_text(), json.loads((report.parent / "evaluation.json").read_text())["facts"]
+    assert facts["tier"] == "open" and facts["sharing"][0] in unescape(page) and facts["withheld"]["fewer_than"] == 10
     assert "Margins before and after weighting" in page and "With and without careless answers" in page
     (tmp_path / "on.yaml").write_text("survey: {people: 500}\ngroups: {crossings: 0}\n")
     other = Path(evaluate.evaluate(config, ("v1",), on=tmp_path / "on.yaml")["report"]).read_text()

@@ -203,7 +203,7 @@ def test_the_report_shows_what_screens_change(tmp_path: Path, evaluation: Evalua
             "screen": "speeders",
             "group": names,
             "n": 100,
-            "flagged": [7] * 7,
+            "flagged": [17] * 7,
             "flagged_share": 0.08,
             "items": 9,
             "mean_distance": moves,
@@ -213,7 +213,7 @@ def test_the_report_shows_what_screens_change(tmp_path: Path, evaluation: Evalua
     )
     page = write_report(tmp_path, title="Run", evaluation=evaluation, screens=screens).read_text()
     words = " ".join(Page(page).words.split())
-    assert "speeders: everyone 7 of 1008.0 %1.002.00 (q1)" in words, "a cell after the other"
+    assert "speeders: everyone 17 of 1008.0 %1.002.00 (q1)" in words, "a cell after the other"
     order = [words.index(f"speeders: {name}") for name in ("everyone", "age=a", f"age={EVIL}", "age=b")]
     assert order == sorted(order) and "speeders: sex" not in words and "speeders: age=few" not in words
     assert "careless" not in write_report(tmp_path, title="Run", evaluation=evaluation).read_text()

@@ -31,6 +31,7 @@ from valuealign.evaluate.record import (
     Standing,
     Tested,
 )
+from valuealign.evaluate.sharing import UNNAMED, Sharing, sharing
 from valuealign.evaluate.sheet import Heard, Sheet, alone, described, mean_rows
 from valuealign.metrics import behaviour_auc
 
@@ -44,6 +45,7 @@ __all__ = [
     "READOUTS",
     "SHEETS",
     "SPLITS",
+    "UNNAMED",
     "Evaluation",
     "Exam",
     "Examination",
@@ -54,6 +56,7 @@ __all__ = [
     "Questions",
     "Readout",
     "Row",
+    "Sharing",
     "Sheet",
     "Standing",
     "Tested",
@@ -70,4 +73,5 @@ __all__ = [
     "mean_rows",
     "read_out",
     "readouts",
+    "sharing",
 ]

@@ -27,6 +27,7 @@ from valuealign.evaluate.probes.stated import stated_vs_shown
 from valuealign.evaluate.profiles import ValueExam
 from valuealign.evaluate.readouts import Readout, read_out, readouts
 from valuealign.evaluate.record import BASE, Evaluation, Row, Standing
+from valuealign.evaluate.sharing import Sharing
 from valuealign.evaluate.sheet import Heard, Sheet, described
 from valuealign.metrics import Floats
 from valuealign.types import EVERYONE, Cell
@@ -39,6 +40,7 @@ FEWEST_PROMPTS = 5  # fewer prompts than these are no evidence of behaviour
 class Examination:
     """What is asked: ``marks`` are held-out answers that people judged, ``values`` is None where no item measures any.
 
+    ``sharing`` says what of the record may be shown.
     ``base`` is the name of the model that behaviour and distance are measured from.
     """
 
@@ -47,6 +49,7 @@ class Examination:
     marks: tuple[Cell, ...]
     ways: tuple[Readout, ...]
     sheets: tuple[Sheet, ...]
+    sharing: Sharing
     values: ValueExam | None
     base: str = BASE
 
@@ -67,11 +70,12 @@ class Examination:
         return {name: one.cells for name, one in self.questions.items() if one.cells}
 
     def judge(self, heard: Mapping[str, Heard]) -> Evaluation:
-        """The record of what everybody answered; what nobody was asked is left out. Raises as ``Exam.judge``."""
+        """The record of what everybody answered; what nobody was asked is left out, and what few people stand
+        behind is withheld (``Sharing.of``, ``ValueExam.small``). Raises as ``Exam.judge``."""
         logps = {name: one.logps for name, one in heard.items()}
         texts = {name: one.texts for name, one in heard.items()}
         reworded, rows = read_out(self.ways, logps, texts)
-        evaluation = self.exam.judge(logps[EXAM], part="report", reworded=reworded)
+        evaluation = self.sharing.of(self.exam.judge(logps[EXAM], part="report", reworded=reworded))
         rows += option_kl_rows(logps[EXAM], self.exam.cells, base=self.base)
         asked = [sheet for sheet in self.sheets if heard.get(sheet.name, Heard()).who]
         unjudged = ""
@@ -86,6 +90,8 @@ class Examination:
         there = {row.split for row in rows}
         facts: dict[str, Any] = {"sheets": described(sheet for sheet in sheets if sheet.name in there)}
         facts |= {"no value profiles": why} if why else {}
+        if standings and self.values is not None:
+            facts["withheld"] = evaluation.facts["withheld"] | {"value_profiles": len(self.values.small)}
         facts |= {"not judged by a model": unjudged} if unjudged else {}
         whole = replace(evaluation.joined(rows, **facts), standings=standings)
         counted = sum(1 for cell in self.marks if sum(cell.desirable) and sum(cell.undesirable))
@@ -119,7 +125,13 @@ class Examination:
 
 
 def examination(
-    config: RunConfig, exam: Exam, marks: Sequence[Cell], values: ValueExam | None = None, *, base: str = BASE
+    config: RunConfig,
+    exam: Exam,
+    marks: Sequence[Cell],
+    sharing: Sharing,
+    values: ValueExam | None = None,
+    *,
+    base: str = BASE,
 ) -> Examination:
     """What a run's configuration asks for. Raises ConfigError for unknown names and what reading its files raises."""
     for name in config.evaluate.sheets:
@@ -128,7 +140,7 @@ def examination(
         if name not in SHEETS:
             raise ConfigError(f"no sheet is called '{name}'", where="evaluate.sheets", mend=nearest(name, SHEETS))
     sheets = tuple(SHEETS[name](config, exam, marks) for name in config.evaluate.sheets)
-    return Examination(config, exam, tuple(marks), readouts(exam, config), sheets, values, base)
+    return Examination(config, exam, tuple(marks), readouts(exam, config), sheets, sharing, values, base)
 
 
 def _probes(config: RunConfig, exam: Exam, marks: Sequence[Cell]) -> Sheet:

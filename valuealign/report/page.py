@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jinja2
 import polars as pl
 
+from valuealign.dataset import LEAST_N, large_enough
 from valuealign.evaluate import BASELINE, FLOOR, Evaluation
 from valuealign.metrics import METRICS
 from valuealign.report import charts
@@ -28,6 +29,7 @@ from valuealign.report.words import (
     findings,
     legend,
     percent,
+    sharing,
     summary,
     title_of,
 )
@@ -77,7 +79,8 @@ def write_report(
     whole: dict[str, Any] = {"title": title, "lineage": list(lineage), "run": sections}
     whole |= {"configuration": configuration} if configuration else {}
     whole |= {"sweep": [dict(one) for one in sweep]} if sweep else {}
-    record = replace(evaluation, facts={**evaluation.facts, **whole, "summary": summary(evaluation)})
+    whole |= {"summary": summary(evaluation), "sharing": sharing(evaluation)}
+    record = replace(evaluation, facts={**evaluation.facts, **whole})
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "evaluation.json", record.to_json())
     _write(folder / "evaluation.csv", record.to_csv())
@@ -137,6 +140,8 @@ def _page(
     return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
         **rest,
         summary=summary(evaluation),
+        sharing=sharing(evaluation),
+        closed=evaluation.facts.get("tier") == "closed",
         heading=title_of(metric),
         header=header,
         rows=rows,
@@ -153,7 +158,9 @@ def _page(
         dispersion=_dispersion(evaluation),
         sheets=sheet_tables(evaluation),
         margins=charts.svg(charts.love_plot(gaps)) if gaps else "",
-        screens=_screens(screens) if screens is not None else [],
+        screens=_screens(large_enough(screens)) if screens is not None else [],
+        unscreened=screens.height - large_enough(screens).height if screens is not None else 0,
+        least_n=LEAST_N,
         worst=[
             row for row in evaluation.rows if row.metric == "worst_group_jsd_bits" and row.split in columns(evaluation)
         ],

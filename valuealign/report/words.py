@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from valuealign.evaluate import BASELINE, BEHAVIOUR, FLOOR, HALF, Evaluation, Row
+from valuealign.evaluate import BASELINE, BEHAVIOUR, FLOOR, HALF, UNNAMED, Evaluation, Row
 from valuealign.metrics import METRICS
 from valuealign.types import Estimate
 
@@ -54,6 +54,14 @@ LEGEND = (
     "dispersion: 1 means answers as varied as the people's, under 1 a model that is too sure (split '{shown}').",
     "on options: how much of the model's probability falls on the listed answers at all (split '{shown}').",
 )
+# What a survey's tier lets one do with a report about it.
+MAY = {
+    "open": "The survey's licence ({licence}; tier open) lets these figures be passed on.",
+    "aggregates": "The survey's licence ({licence}; tier aggregates) lets figures of groups be passed on, and nothing"
+    " that speaks of single persons: not the table of careless answers.",
+    "closed": "Not to be passed on: the survey's licence ({licence}; tier closed) lets nothing of it leave this house.",
+}
+WITHHELD = {"cells": "cells' own figures", "value_profiles": "groups' value profiles"}
 REWORDED_LEGEND = "(in brackets after a model): the same model, asked or read in another way."
 AUC_LEGEND = "behaviour: how often an answer people called desirable beats one they did not; 0.5 is chance{note}."
 
@@ -109,6 +117,21 @@ def legend(evaluation: Evaluation) -> list[str]:
     lines += [REWORDED_LEGEND] if any(row.kind == "reworded" for row in evaluation.rows) else []
     auc = next((row for row in evaluation.rows if row.split == BEHAVIOUR), None)
     return [*lines, AUC_LEGEND.format(note=f" ({auc.note})" if auc.note else "")] if auc else lines
+
+
+def sharing(evaluation: Evaluation) -> list[str]:
+    """What the survey's licence lets one do with the figures, and what is withheld; empty where no survey is asked."""
+    facts = evaluation.facts
+    if "tier" not in facts:
+        return []
+    held, lines = facts["withheld"], [MAY[facts["tier"]].format(licence=facts["licence"] or "not stated")]
+    parts = [f"{held[key]:,} {what}" for key, what in WITHHELD.items() if held.get(key)]
+    if parts:
+        lines.append(
+            f"Withheld, since fewer than {held['fewer_than']} people stand behind each: {' and '.join(parts)}."
+            " They count in the means."
+        )
+    return lines
 
 
 def findings(evaluation: Evaluation, metric: str = "jsd_bits") -> list[str]:
@@ -240,8 +263,9 @@ def _worst(evaluation: Evaluation, last: str) -> str:
     )
     if row is None:
         return ""
+    group = "a small group" if row.note == UNNAMED else f"the group {row.note}"
     return (
-        f"It seems to know the group {row.note} least ({1000 * row.estimate.value:.1f} thousandths of a bit; small"
+        f"It seems to know {group} least ({1000 * row.estimate.value:.1f} thousandths of a bit; small"
         " groups are furthest by chance too)."
     )
 
