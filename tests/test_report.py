@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from valuealign.evaluate import FLOOR, HALF, Evaluation, Portrait, Row
-from valuealign.report import love_plot, print_table, write_love_plot, write_report
+from valuealign.report import love_plot, print_sheets, print_table, write_love_plot, write_report
 from valuealign.types import Estimate
 from valuealign.weighting import Gap
 
@@ -217,3 +217,35 @@ def test_the_report_shows_what_screens_change(tmp_path: Path, evaluation: Evalua
     order = [words.index(f"speeders: {name}") for name in ("everyone", "age=a", f"age={EVIL}", "age=b")]
     assert order == sorted(order) and "speeders: sex" not in words and "speeders: age=few" not in words
     assert "careless" not in write_report(tmp_path, title="Run", evaluation=evaluation).read_text()
+
+
+def test_what_a_figure_s_note_says_stands_beside_it(tmp_path: Path, evaluation: Evaluation) -> None:
+    notes = {
+        ("share_under", "base", "stage"): "worst country: Chile",
+        ("share_under", "kto", "stage"): f"worst country: {EVIL}",
+        ("win_rate", "kto", "stage"): "12 wins, 3 ties; kappa 0.41",
+        ("acc", "base", "stage"): "lower is better",
+        ("acc", "kto", "stage"): "lower is better",
+        ("acc", "kto - base", "difference"): "unpaired",
+        ("plain", "kto - base", "difference"): "paired",
+    }
+    rows = tuple(row("bench", who, kind, 0.3, metric, note) for (metric, who, kind), note in notes.items())
+    sheets = {"bench": {"title": "Bench", "metrics": {}, "notes": []}}
+    mixed = row("cells", "kto (groups shuffled)", "shuffled", 0.1, note="its answers for another group")
+    record = evaluation.joined((*rows, mixed), sheets=sheets)
+    wanted = (
+        f"base: worst country: Chile; kto: worst country: {EVIL}",
+        "12 wins, 3 ties; kappa 0.41",
+        "lower is better; kto - base: unpaired",
+    )
+    words = Page(write_report(tmp_path, title="Run", evaluation=record).read_text(encoding="utf-8")).words
+    printed = " ".join(print_sheets(record).split())
+    for note, metric in zip(wanted, ("share_under", "win_rate", "acc"), strict=True):
+        assert f"{note}\n" in words and f"{metric}: {note}." in printed
+    assert "Groups shuffled: its answers for another group." in words
+    assert "plain: " not in printed, "that a difference is paired goes without saying"
+    bare = evaluation.joined([row("bench", "kto", "stage", 0.3, "acc")], sheets=sheets)
+    assert (
+        "note"
+        not in Page(write_report(tmp_path, title="Run", evaluation=bare).read_text()).words.split("Bench")[1][:60]
+    )

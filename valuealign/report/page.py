@@ -186,6 +186,8 @@ def _split(evaluation: Evaluation, split: str, metric: str) -> Figure:
         if about
         else ""
     )
+    mixed = find(evaluation, split, f"{last} (groups shuffled)", metric)
+    below += f" Groups shuffled: {mixed.note}." if mixed and mixed.note else ""
     return Figure(title, below, charts.distances(evaluation, split, metric))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from valuealign.evaluate import BEHAVIOUR, FLOOR, HALF, Evaluation, Row
 from valuealign.report.words import NULLS, columns, find, findings, legend, models, shown_split, title_of, words
 
 WIDTH = 116
+PAIRED = "paired"  # the note of a difference over the same things
 
 
 def print_table(evaluation: Evaluation, *, metric: str = "jsd_bits") -> str:
@@ -24,7 +25,7 @@ def print_table(evaluation: Evaluation, *, metric: str = "jsd_bits") -> str:
     header, rows = figures(evaluation, metric)
     lines = [f"{title_of(metric)}", "", *_aligned([header, *rows], stages=models(evaluation)), ""]
     for line in [*legend(evaluation), *findings(evaluation, metric)]:
-        lines += textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
+        lines += _wrapped(line)
     return "\n".join(lines)
 
 
@@ -50,23 +51,29 @@ def print_sheets(evaluation: Evaluation, *, most: int = 12) -> str:
     for sheet in sheet_tables(evaluation):
         shown = sheet.rows[:most]
         lines += ["", sheet.title, "", *_aligned([sheet.header, *shown], stages=())]
+        for row, remark in zip(shown, sheet.remarks, strict=False):
+            lines += _wrapped(f"{row[0]}: {remark}.") if remark else []
         if len(sheet.rows) > most:
             lines.append(f"  ... and {len(sheet.rows) - most} more in the report")
     return "\n".join(lines[1:])
 
 
 class SheetTable(NamedTuple):
-    """A sheet's figures: a row a metric, a column for each who, and the change from the first stage to the last."""
+    """A sheet's figures: a row a metric, a column for each who, and the change from the first stage to the last.
+
+    ``words`` and ``remarks`` have a text for each row: what its metric is, and what its figures' notes say.
+    """
 
     title: str
     notes: Sequence[str]
     header: list[str]
     rows: list[list[str]]
     words: list[str]
+    remarks: list[str]
 
 
 def sheet_tables(evaluation: Evaluation) -> list[SheetTable]:
-    """Every sheet that has figures; ``words`` say what each row's metric is."""
+    """Every sheet that has figures."""
     found = []
     for name, about in evaluation.facts.get("sheets", {}).items():
         table: dict[str, dict[str, Row]] = {}
@@ -80,9 +87,24 @@ def sheet_tables(evaluation: Evaluation) -> list[SheetTable]:
         columns = [*who, *apart]
         rows = [[metric, *(within(by.get(one)) for one in columns)] for metric, by in table.items()]
         told = [about["metrics"].get(m) or about["metrics"].get(m.partition("(")[0], "") for m in table]
+        remarks = [_remark({one: by[one] for one in columns if one in by}) for by in table.values()]
         if rows:
-            found.append(SheetTable(about["title"], about["notes"], ["", *columns], rows, told))
+            found.append(SheetTable(about["title"], about["notes"], ["", *columns], rows, told, remarks))
     return found
+
+
+def _remark(by_who: Mapping[str, Row]) -> str:
+    """The notes of a metric's figures; that differences are paired goes without saying."""
+    told: dict[str, list[str]] = {}
+    for who, row in by_who.items():
+        if row.note not in ("", PAIRED):
+            told.setdefault(row.note, []).append(who)
+    everybody = [who for who, row in by_who.items() if row.kind != "difference"]
+    return "; ".join(note if who == everybody else f"{', '.join(who)}: {note}" for note, who in told.items())
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
 
 
 def within(row: Row | None) -> str:
