@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 from _job import run_job, say
-from _models import hosted
+from _models import hosted, say_other_data
 
 from valuealign import config as configuration
 from valuealign.config import RunConfig
@@ -58,9 +58,7 @@ def evaluate(
         evaluation, people = alone(sheet, heard[sheet.name]), {"benchmark": BENCHMARKS[sheet.name].source}
     else:
         prepared = prepare(config, say)
-        for version_ in versions:
-            if version_.card.get("data_hash") not in (None, prepared.data_hash):
-                say(f"note: {version_.ref} was trained on other data or another split than this configuration's")
+        say_other_data(versions, prepared.data_hash)
         lineage = [f"data {prepared.data_hash[:12]}", *lineage]
         asked, people, gaps = prepared.examination(config), prepared.facts, prepared.dataset.weights.gaps
         screens = prepared.dataset.screens
@@ -75,6 +73,8 @@ def evaluate(
             evaluation = evaluation.joined(kl_rows(answers, seed=config.seed))
         if ballots is not None:
             evaluation = evaluation.joined(asked.blind(ballots, heard, say))
+    if compare:
+        evaluation = evaluation.joined((), before=versions[0].id)
     if lm_eval:
         evaluation = evaluation.joined(able, sheets=evaluation.facts["sheets"] | LM_EVAL)
     for table in (print_table(evaluation), print_sheets(evaluation)):

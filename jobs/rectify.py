@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import numpy as np
 from _job import run_job, say
-from _models import hosted
+from _models import hosted, say_other_data
 
 from valuealign import config as configuration
 from valuealign.config import RunConfig
@@ -31,8 +31,7 @@ def rectify(config: RunConfig, version: str, pilot: int) -> tuple[Beside, ...]:
     """Draw the pilot, score, rectify, print and write."""
     host, (found,), _ = hosted(config, (version,))
     prepared = prepare(config, progress=lambda text: None)
-    if found.card.get("data_hash") not in (None, prepared.data_hash):
-        say(f"note: {found.ref} was trained on other data or another split: if it saw the pilot, no interval holds")
+    say_other_data((found,), prepared.data_hash, so=": if it saw the pilot, no interval holds")
     data = prepared.dataset
     drawn = draw_pilot(data.survey, data.weights.weights_P, data.groups, data.splits, persons=pilot, seed=config.seed)
     cells = drawn.cells(evaluate_templates(config.prompts)[0])

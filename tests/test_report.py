@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from valuealign.evaluate import FLOOR, HALF, Evaluation, Portrait, Row
-from valuealign.report import love_plot, print_sheets, print_table, write_love_plot, write_report
+from valuealign.evaluate import FLOOR, HALF, Evaluation, Portrait, Row, Standing
+from valuealign.report import love_plot, print_sheets, print_table, summary, write_love_plot, write_report
 from valuealign.types import Estimate
 from valuealign.weighting import Gap
 
@@ -249,3 +249,27 @@ def test_what_a_figure_s_note_says_stands_beside_it(tmp_path: Path, evaluation: 
         "note"
         not in Page(write_report(tmp_path, title="Run", evaluation=bare).read_text()).words.split("Bench")[1][:60]
     )
+
+
+def test_of_two_versions_the_first_is_the_before(tmp_path: Path, evaluation: Evaluation) -> None:
+    """The base stands in the table, but what changed is from the first version to the second."""
+    more = [row("everyone", "v1", "stage", 0.07, name) for name in ("jsd_bits", "total_variation")]
+    more += [row("everyone", "kto - v1", "difference", -0.02), row("everyone", "v1 - base", "difference", -0.01)]
+    more += [row("quiz", who, "stage", 0.5, "right") for who in ("base", "v1", "kto")]
+    more += [row("quiz", f"kto - {one}", "difference", by, "right") for one, by in (("base", 0.11), ("v1", 0.22))]
+    portrait = replace(evaluation.portraits[0], stages={**evaluation.portraits[0].stages, "v1": (0.42, 0.58)})
+    values = ("calm", "care", "wealth")
+    standings = [
+        Standing(who, "Three", "circle", values, (0.1, 0.0, -0.1), {}, 0.02) for who in ("people", "base", "v1", "kto")
+    ]
+    made = replace(evaluation, stages=("base", "v1", "kto"), portraits=(portrait,), standings=tuple(standings))
+    made = made.joined(more, sheets={"quiz": {"title": "A quiz", "metrics": {}, "notes": []}})
+    before, after = made, made.joined((), before="v1")
+    assert "; base: 12.3)" in summary(before)[0] and "; v1: 7.0)" in summary(after)[0]
+    for record, first, change in ((before, "base", "0.110 ("), (after, "v1", "0.220 (")):
+        page = write_report(tmp_path, title="Run", evaluation=record).read_text(encoding="utf-8")
+        assert f"kto - {first}" in print_sheets(record) and change in print_sheets(record)
+        questions, circle = page.split('id="questions"')[1].split("</section>")[0], page.split('id="pictures"')[1]
+        for drawn in (questions, circle.split("Three: centred scores")[1].split("</figure>")[0]):
+            assert (">base<" in drawn) == (first == "base") and (">v1<" in drawn) == (first == "v1")
+        assert f">kto - {first}<" in page.split('id="beside"')[1], "the change in the sheet"

@@ -23,6 +23,7 @@ from valuealign.report.value_charts import value_circle, value_map
 from valuealign.report.words import (
     SPLIT_WORDS,
     WORDS,
+    before,
     columns,
     distance,
     find,
@@ -196,7 +197,7 @@ def _portraits(evaluation: Evaluation) -> list[Figure]:
     if not evaluation.stages:
         return []
     last = evaluation.stages[-1]
-    shown = list(dict.fromkeys([evaluation.stages[0], last]))
+    shown = list(dict.fromkeys([before(evaluation), last]))
     apart = sorted(
         ((distance(one.people, one.stages[last]), one) for one in evaluation.portraits), key=lambda pair: -pair[0]
     )
@@ -214,7 +215,7 @@ def _pictures(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> lis
     """What is seen over all questions, groups, values and trials."""
     if not evaluation.stages:
         return []
-    first, last = evaluation.stages[0], evaluation.stages[-1]
+    first, last = before(evaluation), evaluation.stages[-1]
     found = [
         Figure(
             _calibration_title(evaluation, last),
@@ -247,12 +248,12 @@ def _pictures(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> lis
             ),
         ]
     if len(evaluation.stages) > 1:
-        before = evaluation.stages[-2]
+        earlier = evaluation.stages[-2]
         found.append(
             Figure(
-                f"What changed from {before} to {last}",
+                f"What changed from {earlier} to {last}",
                 "Paired over the same people and questions: 95 % intervals that hold 0 show no change.",
-                charts.changes(evaluation, last, before),
+                charts.changes(evaluation, last, earlier),
             )
         )
     found.append(

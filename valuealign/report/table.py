@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from valuealign.evaluate import BEHAVIOUR, FLOOR, HALF, Evaluation, Row
-from valuealign.report.words import NULLS, columns, find, findings, legend, models, shown_split, title_of, words
+from valuealign.report.words import NULLS, before, columns, find, findings, legend, models, shown_split, title_of, words
 
 WIDTH = 116
 PAIRED = "paired"  # the note of a difference over the same things
@@ -59,7 +59,7 @@ def print_sheets(evaluation: Evaluation, *, most: int = 12) -> str:
 
 
 class SheetTable(NamedTuple):
-    """A sheet's figures: a row a metric, a column for each who, and the change from the first stage to the last.
+    """A sheet's figures: a row a metric, a column for each who, and the last stage's change (``words.before``).
 
     ``words`` and ``remarks`` have a text for each row: what its metric is, and what its figures' notes say.
     """
@@ -83,7 +83,8 @@ def sheet_tables(evaluation: Evaluation) -> list[SheetTable]:
                 table.setdefault(row.metric, {})[row.who] = row
                 who |= {row.who: None} if row.kind != "difference" else {}
         stages = [one for one in who if one in evaluation.stages]
-        apart = [f"{stages[-1]} - {stages[0]}"] if len(stages) > 1 else []
+        later, earlier = stages[-1:], [one for one in stages[:-1] if one == before(evaluation)] or stages[:-1]
+        apart = [f"{later[0]} - {earlier[0]}"] if earlier else []
         columns = [*who, *apart]
         rows = [[metric, *(within(by.get(one)) for one in columns)] for metric, by in table.items()]
         told = [about["metrics"].get(m) or about["metrics"].get(m.partition("(")[0], "") for m in table]

@@ -93,6 +93,11 @@ def shown_split(evaluation: Evaluation) -> str:
     return next((split for split in (*COLUMNS, "seen") if split in evaluation.splits), "")
 
 
+def before(evaluation: Evaluation) -> str:
+    """What the last stage is held against: the first of two versions compared, else the first stage of all."""
+    return str(evaluation.facts.get("before", evaluation.stages[0]))
+
+
 def models(evaluation: Evaluation) -> list[str]:
     """The stages, each followed by itself asked or read in other ways."""
     reworded = dict.fromkeys(row.who for row in evaluation.rows if row.kind == "reworded")
@@ -209,9 +214,9 @@ def _headline(evaluation: Evaluation, last: str) -> str:
         f"{ASKED[split]}, {last} answers like the people but for {_people(mine)} of every 100 answers, which would have"
         f" to be others (a perfect model, judged against these people: {_people(floor)}"
     )
-    first = evaluation.stages[0]
-    before = find(evaluation, split, first, "total_variation") if first != last else None
-    return line + (f"; {first}: {_people(before)})." if before else ").")
+    first = before(evaluation)
+    then = find(evaluation, split, first, "total_variation") if first != last else None
+    return line + (f"; {first}: {_people(then)})." if then else ").")
 
 
 def _groups(evaluation: Evaluation, last: str) -> str:
