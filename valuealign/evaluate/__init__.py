@@ -16,7 +16,7 @@ from valuealign.evaluate.behaviour import behaviour_by_stage
 from valuealign.evaluate.exam import Exam, Key, build_exam
 from valuealign.evaluate.examination import SHEETS, Examination, examination
 from valuealign.evaluate.judge import Panel
-from valuealign.evaluate.readouts import READOUTS, Readout, cell_sets, exam_of, read_out, readouts
+from valuealign.evaluate.readouts import READOUTS, Readout, cell_sets, exam_of, judge_as_read, readouts
 from valuealign.evaluate.record import (
     BASE,
     BASELINE,
@@ -70,8 +70,8 @@ __all__ = [
     "exam_of",
     "examination",
     "hear",
+    "judge_as_read",
     "mean_rows",
-    "read_out",
     "readouts",
     "sharing",
 ]

@@ -25,7 +25,7 @@ from valuealign.evaluate.probes.figures import probe_sheet, shown
 from valuealign.evaluate.probes.file import read_probes
 from valuealign.evaluate.probes.stated import stated_vs_shown
 from valuealign.evaluate.profiles import ValueExam
-from valuealign.evaluate.readouts import Readout, read_out, readouts
+from valuealign.evaluate.readouts import Readout, judge_as_read, readouts
 from valuealign.evaluate.record import BASE, Evaluation, Row, Standing
 from valuealign.evaluate.sharing import Sharing
 from valuealign.evaluate.sheet import Heard, Sheet, described
@@ -74,9 +74,8 @@ class Examination:
         behind is withheld (``Sharing.of``, ``ValueExam.small``). Raises as ``Exam.judge``."""
         logps = {name: one.logps for name, one in heard.items()}
         texts = {name: one.texts for name, one in heard.items()}
-        reworded, rows = read_out(self.ways, logps, texts)
-        evaluation = self.sharing.of(self.exam.judge(logps[EXAM], part="report", reworded=reworded))
-        rows += option_kl_rows(logps[EXAM], self.exam.cells, base=self.base)
+        evaluation = self.sharing.of(judge_as_read(self.exam, logps[EXAM], self.ways, logps, texts))
+        rows = option_kl_rows(logps[EXAM], self.exam.cells, base=self.base)
         asked = [sheet for sheet in self.sheets if heard.get(sheet.name, Heard()).who]
         unjudged = ""
         for sheet in asked:
@@ -87,7 +86,7 @@ class Examination:
         standings, why = self._standings(logps.get(VALUES, {}))
         rows += self._stated(standings, heard)
         sheets = [*(way.sheet for way in self.ways if way.sheet), *asked, _kl_sheet()]
-        there = {row.split for row in rows}
+        there = {row.split for row in (*evaluation.rows, *rows)}
         facts: dict[str, Any] = {"sheets": described(sheet for sheet in sheets if sheet.name in there)}
         facts |= {"no value profiles": why} if why else {}
         if standings and self.values is not None:
