@@ -50,6 +50,8 @@ SHAPES = {
 }
 PEOPLE, TONES = "#3d4249", ("#56b4e9", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
 QUIET = alt.Axis(labelLimit=230, labelPadding=6, ticks=False, domain=False)
+# What portraits of each split are of.
+QUESTIONS = {"everyone": "question trained", "items": "question never trained", "survey": "question of another survey"}
 # Groups that the map of groups shows.
 MOST_GROUPS = 24
 LOVE_TITLE = "Margins before and after weighting"
@@ -163,9 +165,8 @@ def calibration(evaluation: Evaluation, stage: str) -> str:
     ]
     if not data:
         return ""
-    kinds = {"everyone": "question trained", "items": "question never trained", "survey": "another survey"}
-    data = [{**row, "question": kinds[str(row["question"])]} for row in data]
-    there = [kind for kind in kinds.values() if any(row["question"] == kind for row in data)]
+    data = [{**row, "question": QUESTIONS[str(row["question"])]} for row in data]
+    there = [kind for kind in QUESTIONS.values() if any(row["question"] == kind for row in data)]
     base = alt.Chart(pl.DataFrame(data))
     shape = alt.Shape(
         "question:N", title=None, scale=alt.Scale(domain=there, range=["circle", "cross", "diamond"][: len(there)])
@@ -181,25 +182,40 @@ def calibration(evaluation: Evaluation, stage: str) -> str:
     return svg((line.encode(x="x:Q", y="y:Q") + whisker + dots).properties(width=330, height=330))
 
 
-def group_map(evaluation: Evaluation) -> str:
-    """Mean divergence of each group's cells by who answers: guesses, stages, a perfect model; empty without groups.
+def group_means(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """Mean divergence (bits) of each group's held-out cells by who answers: guesses, stages, a perfect model.
 
-    Groups where the last stage is furthest come first; figures are in the squares.
+    Groups with a single such cell are left out; those that training never named are marked as never trained.
+    Trained cells count only where nothing was held out (``held_out_map``); never with the others.
     """
-    if not evaluation.stages:
-        return ""
     who = ["marginal", "additive", *evaluation.stages, FLOOR]
     by_group: dict[str, list[Mapping[str, float]]] = {}
+    splits = ("cells", "groups") if held_out_map(evaluation) else ("seen",)
     for one in evaluation.tested:
-        if one.group != EVERYONE.name and one.split in ("cells", "groups", "seen"):
-            by_group.setdefault(one.group, []).append(one.apart)
-    mean = {
+        if one.group != EVERYONE.name and one.split in splits:
+            name = f"{one.group} (never trained)" if one.split == "groups" else one.group
+            by_group.setdefault(name, []).append(one.apart)
+    return {
         group: {name: _mean([apart.get(name, math.nan) for apart in cells]) for name in who}
         for group, cells in by_group.items()
         if len(cells) > 1
     }
-    if len(mean) < 2:
+
+
+def held_out_map(evaluation: Evaluation) -> bool:
+    """Whether there are held-out cells of groups."""
+    return any(one.split in ("cells", "groups") for one in evaluation.tested)
+
+
+def group_map(evaluation: Evaluation) -> str:
+    """``group_means`` as a map; empty with fewer than two groups.
+
+    Groups where the last stage is furthest come first; figures are in the squares.
+    """
+    mean = group_means(evaluation)
+    if not evaluation.stages or len(mean) < 2:
         return ""
+    who = ["marginal", "additive", *evaluation.stages, FLOOR]
     worst = sorted(mean, key=lambda group: -mean[group][evaluation.stages[-1]])[:MOST_GROUPS]
     data = [
         {"group": group, "who": words(evaluation, name), "apart": 1000 * mean[group][name]}
@@ -222,6 +238,12 @@ def group_map(evaluation: Evaluation) -> str:
     return svg((squares + text).properties(width=62 * len(who), height=20 * len(worst)))
 
 
+def known_trials(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Trials of a sweep that have figures: ``beta``, ``lambda_d``, ``lambda_u`` and ``auc``."""
+    keys = ("beta", "lambda_d", "lambda_u", "auc")
+    return [one for one in trials if all(isinstance(one.get(key), int | float) for key in keys)]
+
+
 def sweep_surface(trials: Sequence[Mapping[str, Any]]) -> str:
     """Every trial of a sweep by beta and lambda_d / lambda_u: behaviour gained, and whether it kept the people.
 
@@ -235,8 +257,7 @@ def sweep_surface(trials: Sequence[Mapping[str, Any]]) -> str:
             "kept": "kept the people" if one.get("feasible") else "lost the people",
             "name": f"{one['auc']:.3f}",
         }
-        for one in trials
-        if all(isinstance(one.get(key), int | float) for key in ("beta", "lambda_d", "lambda_u", "auc"))
+        for one in known_trials(trials)
     ]
     if not data:
         return ""

@@ -19,6 +19,7 @@ from valuealign.evaluate import BASELINE, FLOOR, Evaluation
 from valuealign.metrics import METRICS
 from valuealign.report import charts
 from valuealign.report.table import figures, sheet_tables, within
+from valuealign.report.titles import calibration_title, changes_title, groups_title, sweep_title, values_title
 from valuealign.report.value_charts import value_circle, value_map
 from valuealign.report.words import (
     SPLIT_WORDS,
@@ -29,7 +30,6 @@ from valuealign.report.words import (
     find,
     findings,
     legend,
-    percent,
     sharing,
     summary,
     title_of,
@@ -218,25 +218,30 @@ def _pictures(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> lis
     first, last = before(evaluation), evaluation.stages[-1]
     found = [
         Figure(
-            _calibration_title(evaluation, last),
+            calibration_title(evaluation, last, _portrayed(evaluation)),
             "A point for each answer to each question that names no group, with the people's 95 % interval. On the line"
-            " the model is calibrated.",
+            " the model is calibrated. Slopes (95 % intervals) are over all cells of the split; under 1: the model"
+            " exaggerates.",
             charts.calibration(evaluation, last),
         ),
-        Figure(
-            "Where groups are known well, and where they are not",
-            f"Mean distance over a group's questions, in thousandths of a bit; the {charts.MOST_GROUPS} groups that"
-            f" {last} is furthest from.",
-            charts.group_map(evaluation),
-        ),
     ]
+    if drawn := charts.group_map(evaluation):
+        cells = "held-out" if charts.held_out_map(evaluation) else "trained"
+        found.append(
+            Figure(
+                groups_title(evaluation, last, charts.group_means(evaluation)),
+                f"Mean distance over a group's {cells} cells, in thousandths of a bit; at most {charts.MOST_GROUPS}"
+                f" groups, those that {last} is furthest from. No interval stands behind a single group's mean.",
+                drawn,
+            )
+        )
     if evaluation.standings:
         theory = evaluation.standings[0].theory
         shown = list(dict.fromkeys(["people", first, last]))
         circle = evaluation.standings[0].structure == "circle"
         found += [
             Figure(
-                _values_title(evaluation, last),
+                values_title(evaluation, last),
                 f"{theory}: centred scores of everyone"
                 + ("; outside the dashed ring more important than the rest." if circle else "."),
                 value_circle(evaluation.standings, shown),
@@ -251,32 +256,20 @@ def _pictures(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> lis
         earlier = evaluation.stages[-2]
         found.append(
             Figure(
-                f"What changed from {earlier} to {last}",
+                changes_title(evaluation, last, earlier),
                 "Paired over the same people and questions: 95 % intervals that hold 0 show no change.",
                 charts.changes(evaluation, last, earlier),
             )
         )
-    found.append(
-        Figure("The sweep: behaviour gained, and whether the people were kept", "", charts.sweep_surface(sweep))
-    )
+    below = "On the select part, without intervals; the best of several is flattered by being chosen."
+    found.append(Figure(sweep_title(charts.known_trials(sweep)), below, charts.sweep_surface(sweep)))
     return found
 
 
-def _calibration_title(evaluation: Evaluation, last: str) -> str:
-    split = next(iter(columns(evaluation)), "")
-    slope = find(evaluation, split, last, "calibration_slope")
-    if slope is None:
-        return "Share by share: the model's answers and the people's"
-    one = slope.estimate
-    return f"Share by share: where {last} says 10 points more, people are {10 * one.value:.1f} points more"
-
-
-def _values_title(evaluation: Evaluation, last: str) -> str:
-    by_who = {one.who: one for one in evaluation.standings}
-    mine = by_who.get(last)
-    if mine is None or mine.distance is None:
-        return "What people and model stand for"
-    return f"What people and model stand for: {percent(mine.distance)} of the scale apart, on average over groups"
+def _portrayed(evaluation: Evaluation) -> dict[str, str]:
+    """The splits of the questions that name no group, in words."""
+    there = {one.split for one in evaluation.portraits}
+    return {split: what for split, what in charts.QUESTIONS.items() if split in there}
 
 
 def _dispersion(evaluation: Evaluation) -> list[list[str]]:

@@ -8,7 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from valuealign.evaluate import BEHAVIOUR, FLOOR, HALF, Evaluation, Row
-from valuealign.report.words import NULLS, before, columns, find, findings, legend, models, shown_split, title_of, words
+from valuealign.report.titles import Ways, sorted_by
+from valuealign.report.words import (
+    NULLS,
+    before,
+    columns,
+    find,
+    findings,
+    legend,
+    models,
+    shown_split,
+    title_of,
+    words,
+)
 
 WIDTH = 116
 PAIRED = "paired"  # the note of a difference over the same things
@@ -51,6 +63,7 @@ def print_sheets(evaluation: Evaluation, *, most: int = 12) -> str:
     for sheet in sheet_tables(evaluation):
         shown = sheet.rows[:most]
         lines += ["", sheet.title, "", *_aligned([sheet.header, *shown], stages=())]
+        lines += _wrapped(sheet.change) if sheet.change else []
         for row, remark in zip(shown, sheet.remarks, strict=False):
             lines += _wrapped(f"{row[0]}: {remark}.") if remark else []
         if len(sheet.rows) > most:
@@ -62,6 +75,7 @@ class SheetTable(NamedTuple):
     """A sheet's figures: a row a metric, a column for each who, and the last stage's change (``words.before``).
 
     ``words`` and ``remarks`` have a text for each row: what its metric is, and what its figures' notes say.
+    ``change`` says which figures moved and which are not shown to have.
     """
 
     title: str
@@ -70,6 +84,7 @@ class SheetTable(NamedTuple):
     rows: list[list[str]]
     words: list[str]
     remarks: list[str]
+    change: str
 
 
 def sheet_tables(evaluation: Evaluation) -> list[SheetTable]:
@@ -89,9 +104,18 @@ def sheet_tables(evaluation: Evaluation) -> list[SheetTable]:
         rows = [[metric, *(within(by.get(one)) for one in columns)] for metric, by in table.items()]
         told = [about["metrics"].get(m) or about["metrics"].get(m.partition("(")[0], "") for m in table]
         remarks = [_remark({one: by[one] for one in columns if one in by}) for by in table.values()]
+        change = _change(table, *apart) if apart else ""
         if rows:
-            found.append(SheetTable(about["title"], about["notes"], ["", *columns], rows, told, remarks))
+            found.append(SheetTable(about["title"], about["notes"], ["", *columns], rows, told, remarks, change))
     return found
+
+
+def _change(table: Mapping[str, Mapping[str, Row]], apart: str) -> str:
+    """Which metrics of a sheet the paired change raised or lowered, as far as its intervals show."""
+    moved = {metric: by[apart].estimate for metric, by in table.items() if apart in by}
+    known = {metric: one for metric, one in moved.items() if math.isfinite(one.low) and math.isfinite(one.high)}
+    told = sorted_by(known, Ways("lower:", "higher:", "not shown to differ:"))
+    return f"{apart}: {told}." if told else ""
 
 
 def _remark(by_who: Mapping[str, Row]) -> str:
