@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 from dataclasses import replace
@@ -189,6 +190,8 @@ def test_love_plot_shows_each_level_before_and_after(tmp_path: Path, evaluation:
     )
     assert rows[0]["level"] == "age: 18-34", "the widest gap comes first"
     page = write_report(tmp_path, title="Run", evaluation=evaluation, gaps=gaps).read_text()
+    facts = json.loads((tmp_path / "evaluation.json").read_text())["facts"]
+    assert facts["margins"] == [gap._asdict() for gap in gaps] and "screens" not in facts
     assert "Margins before and after weighting" in page and "age: 18-34" in page
     assert "Margins before" not in write_report(tmp_path, title="Run", evaluation=evaluation).read_text()
     picture = write_love_plot(tmp_path / "margins.svg", gaps).read_text()
@@ -212,6 +215,8 @@ def test_the_report_shows_what_screens_change(tmp_path: Path, evaluation: Evalua
         }
     )
     page = write_report(tmp_path, title="Run", evaluation=evaluation, screens=screens).read_text()
+    facts = json.loads((tmp_path / "evaluation.json").read_text())["facts"]
+    assert facts["screens"] == {"rows": screens.to_dicts(), "fewer_than": 10, "withheld": 0}
     words = " ".join(Page(page).words.split())
     assert "speeders: everyone 17 of 1008.0 %1.002.00 (q1)" in words, "a cell after the other"
     order = [words.index(f"speeders: {name}") for name in ("everyone", "age=a", f"age={EVIL}", "age=b")]

@@ -122,4 +122,6 @@ def test_screens_that_mark_few_people_are_withheld(tmp_path: Path) -> None:
     screens = pl.DataFrame([{**same, **moved, **row} for row in rows])
     page = write_report(tmp_path, title="Run", evaluation=Evaluation("report", (), ()), screens=screens).read_text()
     assert "speeders: everyone" in page and "a=1" not in page and "a=2" not in page
+    facts = json.loads((tmp_path / "evaluation.json").read_text())["facts"]
+    assert [row["group"] for row in facts["screens"]["rows"]] == ["everyone"] and facts["screens"]["withheld"] == 2
     assert "Withheld: 2 rows of groups with fewer than 10 people" in page

@@ -80,6 +80,10 @@ def write_report(
     whole: dict[str, Any] = {"title": title, "lineage": list(lineage), "run": sections}
     whole |= {"configuration": configuration} if configuration else {}
     whole |= {"sweep": [dict(one) for one in sweep]} if sweep else {}
+    kept = None if screens is None else large_enough(screens)
+    whole |= {"margins": [gap._asdict() for gap in gaps]} if gaps else {}
+    if screens is not None and kept is not None:
+        whole["screens"] = {"rows": kept.to_dicts(), "fewer_than": LEAST_N, "withheld": screens.height - kept.height}
     whole |= {"summary": summary(evaluation), "sharing": sharing(evaluation)}
     record = replace(evaluation, facts={**evaluation.facts, **whole})
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +96,8 @@ def write_report(
     page = _page(
         evaluation,
         gaps,
-        screens,
+        kept,
+        unscreened=whole.get("screens", {}).get("withheld", 0),
         title=title,
         sections=sections,
         lineage=lineage,
@@ -159,8 +164,7 @@ def _page(
         dispersion=_dispersion(evaluation),
         sheets=sheet_tables(evaluation),
         margins=charts.svg(charts.love_plot(gaps)) if gaps else "",
-        screens=_screens(large_enough(screens)) if screens is not None else [],
-        unscreened=screens.height - large_enough(screens).height if screens is not None else 0,
+        screens=_screens(screens) if screens is not None else [],
         least_n=LEAST_N,
         worst=[
             row for row in evaluation.rows if row.metric == "worst_group_jsd_bits" and row.split in columns(evaluation)
