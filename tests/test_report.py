@@ -15,6 +15,7 @@ import pytest
 
 from valuealign.evaluate import FLOOR, HALF, Evaluation, Portrait, Row, Standing
 from valuealign.report import love_plot, print_sheets, print_table, summary, write_love_plot, write_report
+from valuealign.report.charts import portrait
 from valuealign.types import Estimate
 from valuealign.weighting import Gap
 
@@ -278,3 +279,16 @@ def test_of_two_versions_the_first_is_the_before(tmp_path: Path, evaluation: Eva
         for drawn in (questions, circle.split("Three: centred scores")[1].split("</figure>")[0]):
             assert (">base<" in drawn) == (first == "base") and (">v1<" in drawn) == (first == "v1")
         assert f">kto - {first}<" in page.split('id="beside"')[1], "the change in the sheet"
+
+
+def test_a_long_option_is_shown_whole() -> None:
+    """On paper there is nothing to hover over: what is cut is lost."""
+    long = "The government should see to it that everyone who wants to work has a job and a decent standard of living"
+    unbroken = "Verkehrsinfrastrukturfinanzierungsgesellschaft"
+    one = Portrait("q", "Which?", (long, unbroken, "no"), (0.5, 0.3, 0.2), {"kto": (0.4, 0.3, 0.3)})
+    drawn = portrait(one, ["kto"])
+    words = [text for text in re.findall(r">([^<>]+)<", drawn) if text.strip()]
+    assert "…" not in drawn and long in " ".join(words) and unbroken in "".join(words)
+    short = portrait(replace(one, options=("yes", "maybe", "no")), ["kto"])
+    heights = [float(re.findall(r'height="([\d.]+)"', text)[0]) for text in (short, drawn)]
+    assert heights[1] - heights[0] >= 3 * 30, "lines of one option don't run into the next one's"

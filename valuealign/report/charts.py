@@ -6,6 +6,7 @@ Colours are Okabe and Ito's, told apart with any colour vision; shape or place s
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,8 @@ SHAPES = {
 }
 PEOPLE, TONES = "#3d4249", ("#56b4e9", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
 QUIET = alt.Axis(labelLimit=230, labelPadding=6, ticks=False, domain=False)
+# Characters of an option in a line, and the height of such a line in pixels.
+LABEL, LINE = 30, 13
 # What portraits of each split are of.
 QUESTIONS = {"everyone": "question trained", "items": "question never trained", "survey": "question of another survey"}
 # Groups that the map of groups shows.
@@ -125,14 +128,19 @@ def changes(evaluation: Evaluation, later: str, earlier: str, metric: str = "jsd
 
 
 def portrait(one: Portrait, stages: Sequence[str]) -> str:
-    """Bars of the people's shares, with their intervals, and of the stages' for one question."""
+    """Bars of the people's shares, with their intervals, and of the stages' for one question; long options wrap."""
+    options = [textwrap.fill(option, LABEL) for option in one.options]
+    lines = max(option.count("\n") + 1 for option in options)
     series = {"people": one.people, **{stage: one.stages[stage] for stage in stages}}
     data = [
         {"option": option, "who": who, "share": 100 * share}
         for who, shares in series.items()
-        for option, share in zip(one.options, shares, strict=True)
+        for option, share in zip(options, shares, strict=True)
     ]
-    y = alt.Y("option:N", sort=list(one.options), title=None, axis=alt.Axis(labelLimit=170, ticks=False))
+    broken = "split(datum.value, '\\n')"
+    rise = alt.ExprRef(f"{LINE / 2} * (1 - length({broken}))")  # else a label's first line stands in the middle
+    label = alt.Axis(labelLimit=0, labelLineHeight=LINE, labelExpr=broken, labelOffset=rise, ticks=False)
+    y = alt.Y("option:N", sort=options, title=None, axis=label)
     offset = alt.YOffset("who:N", sort=list(series))
     tones = alt.Scale(domain=list(series), range=[PEOPLE, *(TONES[:2] if len(stages) > 1 else TONES[1:2])])
     chart: Any = (
@@ -148,11 +156,12 @@ def portrait(one: Portrait, stages: Sequence[str]) -> str:
     if one.low:
         around = [
             {"option": option, "who": "people", "low": 100 * low, "high": 100 * high}
-            for option, low, high in zip(one.options, one.low, one.high, strict=True)
+            for option, low, high in zip(options, one.low, one.high, strict=True)
         ]
         whisker = alt.Chart(pl.DataFrame(around)).mark_rule(strokeWidth=1.5, color="#000")
         chart = chart + whisker.encode(y=y, yOffset=offset, x=alt.X("low:Q"), x2="high:Q")
-    return svg(chart.properties(width=230, height=len(one.options) * (11 * len(series) + 8)))
+    each = max(11 * len(series) + 8, LINE * lines + 8)
+    return svg(chart.properties(width=230, height=len(options) * each))
 
 
 def calibration(evaluation: Evaluation, stage: str) -> str:
