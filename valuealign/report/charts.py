@@ -128,10 +128,21 @@ def changes(evaluation: Evaluation, later: str, earlier: str, metric: str = "jsd
 
 
 def portrait(one: Portrait, stages: Sequence[str]) -> str:
-    """Bars of the people's shares, with their intervals, and of the stages' for one question; long options wrap."""
-    options = [textwrap.fill(option, LABEL) for option in one.options]
-    lines = max(option.count("\n") + 1 for option in options)
+    """Bars of the people's shares, with their intervals, and of the stages' for one question."""
     series = {"people": one.people, **{stage: one.stages[stage] for stage in stages}}
+    tones = [PEOPLE, *(TONES[:2] if len(stages) > 1 else TONES[1:2])]
+    return bars(one.options, series, {"people": (one.low, one.high)} if one.low else {}, tones)
+
+
+def bars(
+    options: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    spans: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    tones: Sequence[str],
+) -> str:
+    """Bars of the shares [K] of each of ``series``, with the lower and upper limits in ``spans``; long options wrap."""
+    options = [textwrap.fill(option, LABEL) for option in options]
+    lines = max(option.count("\n") + 1 for option in options)
     data = [
         {"option": option, "who": who, "share": 100 * share}
         for who, shares in series.items()
@@ -142,7 +153,6 @@ def portrait(one: Portrait, stages: Sequence[str]) -> str:
     label = alt.Axis(labelLimit=0, labelLineHeight=LINE, labelExpr=broken, labelOffset=rise, ticks=False)
     y = alt.Y("option:N", sort=options, title=None, axis=label)
     offset = alt.YOffset("who:N", sort=list(series))
-    tones = alt.Scale(domain=list(series), range=[PEOPLE, *(TONES[:2] if len(stages) > 1 else TONES[1:2])])
     chart: Any = (
         alt.Chart(pl.DataFrame(data))
         .mark_bar()
@@ -150,14 +160,17 @@ def portrait(one: Portrait, stages: Sequence[str]) -> str:
             y=y,
             yOffset=offset,
             x=alt.X("share:Q", title="share of answers, %", axis=alt.Axis(tickCount=5), scale=alt.Scale(domainMin=0)),
-            color=alt.Color("who:N", sort=list(series), title=None, scale=tones),
+            color=alt.Color(
+                "who:N", sort=list(series), title=None, scale=alt.Scale(domain=list(series), range=list(tones))
+            ),
         )
     )
-    if one.low:
-        around = [
-            {"option": option, "who": "people", "low": 100 * low, "high": 100 * high}
-            for option, low, high in zip(options, one.low, one.high, strict=True)
-        ]
+    around = [
+        {"option": option, "who": who, "low": 100 * low, "high": 100 * high}
+        for who, limits in spans.items()
+        for option, low, high in zip(options, *limits, strict=True)
+    ]
+    if around:
         whisker = alt.Chart(pl.DataFrame(around)).mark_rule(strokeWidth=1.5, color="#000")
         chart = chart + whisker.encode(y=y, yOffset=offset, x=alt.X("low:Q"), x2="high:Q")
     each = max(11 * len(series) + 8, LINE * lines + 8)

@@ -41,7 +41,12 @@ from valuealign.weighting import Gap
 PORTRAITS = 6
 # Groups of each screen in the table, beside everyone.
 MOST_MOVED = 3
-PAGE = Path(__file__).with_name("page.html.jinja")
+
+
+def template(name: str) -> jinja2.Template:
+    """A page's template; every text put into it is escaped."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
 class Figure(NamedTuple):
@@ -87,12 +92,12 @@ def write_report(
     whole |= {"summary": summary(evaluation), "sharing": sharing(evaluation)}
     record = replace(evaluation, facts={**evaluation.facts, **whole})
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "evaluation.json", record.to_json())
-    _write(folder / "evaluation.csv", record.to_csv())
+    write_aside(folder / "evaluation.json", record.to_json())
+    write_aside(folder / "evaluation.csv", record.to_csv())
     if record.portraits:
-        _write(folder / "questions.csv", record.questions_csv())
+        write_aside(folder / "questions.csv", record.questions_csv())
     if record.tested:
-        _write(folder / "cells.csv", record.cells_csv())
+        write_aside(folder / "cells.csv", record.cells_csv())
     page = _page(
         evaluation,
         gaps,
@@ -104,21 +109,22 @@ def write_report(
         sweep=sweep,
         configuration=configuration,
     )
-    return _write(folder / "report.html", page)
+    return write_aside(folder / "report.html", page)
 
 
 def write_love_plot(path: Path, gaps: Sequence[Gap]) -> Path:
     """``charts.love_plot`` as a picture by itself (SVG on white)."""
-    return _write(path, charts.svg(charts.love_plot(gaps).properties(title=charts.LOVE_TITLE), background="white"))
+    return write_aside(path, charts.svg(charts.love_plot(gaps).properties(title=charts.LOVE_TITLE), background="white"))
 
 
 def write_sweep(path: Path, trials: Sequence[Mapping[str, Any]]) -> Path | None:
     """``charts.sweep_surface`` as a picture by itself; None where no trial has figures."""
     drawn = charts.sweep_surface(trials)
-    return _write(path, drawn) if drawn else None
+    return write_aside(path, drawn) if drawn else None
 
 
-def _write(path: Path, text: str) -> Path:
+def write_aside(path: Path, text: str) -> Path:
+    """Write a text file aside, rename it into place, and return its path."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
@@ -142,8 +148,7 @@ def _page(
         for name in ("wasserstein", "total_variation")
         if columns(evaluation)
     ]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
+    return template("page.html.jinja").render(
         **rest,
         summary=summary(evaluation),
         sharing=sharing(evaluation),

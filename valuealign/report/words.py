@@ -124,12 +124,17 @@ def legend(evaluation: Evaluation) -> list[str]:
     return [*lines, AUC_LEGEND.format(note=f" ({auc.note})" if auc.note else "")] if auc else lines
 
 
+def may(licence: str, tier: str) -> str:
+    """What a survey's licence lets one do with a report about it."""
+    return MAY[tier].format(licence=licence or "not stated")
+
+
 def sharing(evaluation: Evaluation) -> list[str]:
     """What the survey's licence lets one do with the figures, and what is withheld; empty where no survey is asked."""
     facts = evaluation.facts
     if "tier" not in facts:
         return []
-    held, lines = facts["withheld"], [MAY[facts["tier"]].format(licence=facts["licence"] or "not stated")]
+    held, lines = facts["withheld"], [may(facts["licence"], facts["tier"])]
     parts = [f"{held[key]:,} {what}" for key, what in WITHHELD.items() if held.get(key)]
     if parts:
         lines.append(
