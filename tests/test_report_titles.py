@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from valuealign.evaluate import FLOOR, Evaluation, Portrait, Row
 from valuealign.evaluate import Tested as JudgedCell
 from valuealign.report import print_sheets, write_report
-from valuealign.report.charts import group_means
+from valuealign.report.charts import group_map, group_means
 from valuealign.report.titles import Ways, sorted_by
 from valuealign.types import Estimate
 
@@ -78,6 +79,10 @@ def test_the_map_of_groups_does_not_mix_trained_cells_with_held_out_ones(
     assert means["sex=f"]["kto"] == 0.02, "its trained cells would draw it to 0.0105"
     page = write_report(tmp_path, title="Run", evaluation=evaluation).read_text(encoding="utf-8")
     assert "Mean distance over a group&#39;s held-out cells" in page and "age=old (never trained)" in page
+    long = "region=North and East & education=upper secondary & work=retired"
+    held = (*evaluation.tested, *judged("groups", long, 0.02, 0.03))
+    drawn = group_map(replace(evaluation, tested=held))
+    assert f"{long.replace('&', '&amp;')} (never trained)" in drawn and "…" not in drawn
     seen = tuple(one for group in GROUPS for one in judged("seen", group, 0.02, 0.03))
     trained = Evaluation("report", ("base", "kto"), evaluation.rows, {}, (), seen)
     assert set(group_means(trained)) == set(GROUPS)

@@ -246,7 +246,7 @@ def group_map(evaluation: Evaluation) -> str:
         if math.isfinite(mean[group][name])
     ]
     base = alt.Chart(pl.DataFrame(data)).encode(
-        y=alt.Y("group:N", sort=worst, title=None, axis=alt.Axis(labelLimit=260, ticks=False, domain=False)),
+        y=alt.Y("group:N", sort=worst, title=None, axis=alt.Axis(labelLimit=0, ticks=False, domain=False)),
         x=alt.X(
             "who:N", sort=[words(evaluation, name) for name in who], title=None,
             axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=190, ticks=False, domain=False),
