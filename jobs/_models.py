@@ -15,10 +15,17 @@ from valuealign.types import BASE
 
 
 def hosted(config: RunConfig, refs: Sequence[str]) -> tuple[Host, tuple[Version, ...], dict[str, str | None]]:
-    """The host with every version loaded, the versions, and who answers: name -> version (None: the base)."""
+    """The host with every version loaded, the versions, and who answers: name -> version (None: the base).
+
+    Raises RegistryError for a version that is unknown, of another family or base, or named twice.
+    """
     registry = open_registry()
     base_hash = fingerprint(resolve(config.model.path, progress=say), config.model.quantize)
     versions = [registry.get(ref, name=config.name) for ref in refs]
+    for n, (ref, one) in enumerate(zip(refs, versions, strict=True)):
+        if one.id in [other.id for other in versions[:n]]:
+            what = f"{one.ref} is named twice" + (f" ('{ref}' is another name of it)" if ref != one.id else "")
+            raise RegistryError(what, where="command line", mend="name each version once")
     for one in versions:
         if one.name != config.name:
             mend = f"run with name={one.name}"
@@ -29,3 +36,10 @@ def hosted(config: RunConfig, refs: Sequence[str]) -> tuple[Host, tuple[Version,
     for one in versions:
         host.load(one.id, one.path)
     return host, tuple(versions), {BASE: None, **{one.id: one.id for one in versions}}
+
+
+def say_other_data(versions: Sequence[Version], data_hash: str, *, so: str = "") -> None:
+    """A line for each version that other data than the configuration's, or another split of them, trained."""
+    for one in versions:
+        if one.card.get("data_hash") not in (None, data_hash):
+            say(f"note: {one.ref} was trained on other data or another split than this configuration's{so}")

@@ -94,6 +94,7 @@ def register(
             "tier": prepared.survey.codebook.tier,
             "config": config.model_dump(mode="json"),
             "results": evaluation.results(stage),
+            "all_figures": f"report/evaluation.json of the run {run.out.name}",
         }
         parent = registry.register(run.trained(stage), name=config.name, card=card, parent=parent, who="align")
         versions[stage] = parent.id

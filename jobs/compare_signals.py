@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -49,6 +49,7 @@ def compare_signals(
         config, prepared.dataset, prepared.exam, out, tokens=tokens, signals=signal, rates=rate or RATES, say=say
     )
     for state in run:
+        state = replace(state, evaluation=prepared.sharing.of(state.evaluation))
         write(state, out)
         say(f"  {len(state.chosen)} signals done, the last with learning rate {list(state.chosen.values())[-1].rate:g}")
     say("\n" + print_table(state.evaluation))

@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 from _job import run_job, say
-from _models import hosted
+from _models import hosted, say_other_data
 
 from valuealign import config as configuration
 from valuealign.config import RunConfig
@@ -52,9 +52,7 @@ def evaluate(
     prepared = prepare(config, say)
     brought = read_benchmark(benchmark, file, prepared.trained(config)) if benchmark and file else None
     host, versions, who = hosted(config, compare or version or ("champion",))
-    for version_ in versions:
-        if version_.card.get("data_hash") not in (None, prepared.data_hash):
-            say(f"note: {version_.ref} was trained on other data or another split than this configuration's")
+    say_other_data(versions, prepared.data_hash)
     lineage = [f"data {prepared.data_hash[:12]}", f"base model {config.model.path}", *(one.ref for one in versions)]
     people, gaps = prepared.facts, prepared.dataset.weights.gaps
     if brought is not None:
@@ -75,6 +73,8 @@ def evaluate(
             evaluation = evaluation.joined(kl_rows(answers, seed=config.seed))
         if ballots is not None:
             evaluation = evaluation.joined(asked.blind(ballots, heard, say))
+    if compare:
+        evaluation = evaluation.joined((), before=versions[0].id)
     if lm_eval:
         evaluation = evaluation.joined(able, sheets=evaluation.facts["sheets"] | LM_EVAL)
     for table in (print_table(evaluation), print_sheets(evaluation)):

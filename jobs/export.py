@@ -20,7 +20,7 @@ from _job import open_registry, run_job, say
 from prepare import draw, keep
 
 from valuealign.config import RunConfig
-from valuealign.dataset import release
+from valuealign.dataset import LEAST_N, release
 from valuealign.errors import ConfigError
 from valuealign.registry import check_base
 
@@ -67,6 +67,6 @@ if __name__ == "__main__":
             help="with or without persons' answers; neither: as the tier allows",
         ),
         click.option(
-            "--least-n", default=10, show_default=True, type=click.IntRange(1), help="fewest people of a share"
+            "--least-n", default=LEAST_N, show_default=True, type=click.IntRange(1), help="fewest people of a share"
         ),
     )

@@ -5,34 +5,32 @@
 
 The pilot is drawn from the report people, who trained nothing; the others of them are the truth
 beside it. Use the configuration that the version was aligned with, so that the same people are held
-out. Prints a table and writes it as CSV and JSON. Where lambda is near 0 the model is worth nothing here.
+out. Prints a table and writes it as a page with charts, CSV and JSON. Where lambda is near 0 the model
+is worth nothing here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from pathlib import Path
 
 import click
 import numpy as np
 from _job import run_job, say
-from _models import hosted
+from _models import hosted, say_other_data
 
 from valuealign import config as configuration
 from valuealign.config import RunConfig
-from valuealign.evaluate.pilot import Beside, as_table, draw_pilot, how_far
+from valuealign.evaluate.pilot import Beside, draw_pilot, how_far
 from valuealign.prepared import prepare
 from valuealign.prompts import evaluate_templates
+from valuealign.report import write_rectified
 
 
 def rectify(config: RunConfig, version: str, pilot: int) -> tuple[Beside, ...]:
     """Draw the pilot, score, rectify, print and write."""
     host, (found,), _ = hosted(config, (version,))
     prepared = prepare(config, progress=lambda text: None)
-    if found.card.get("data_hash") not in (None, prepared.data_hash):
-        say(f"note: {found.ref} was trained on other data or another split: if it saw the pilot, no interval holds")
+    say_other_data((found,), prepared.data_hash, so=": if it saw the pilot, no interval holds")
     data = prepared.dataset
     drawn = draw_pilot(data.survey, data.weights.weights_P, data.groups, data.splits, persons=pilot, seed=config.seed)
     cells = drawn.cells(evaluate_templates(config.prompts)[0])
@@ -43,11 +41,9 @@ def rectify(config: RunConfig, version: str, pilot: int) -> tuple[Beside, ...]:
         say(f"{left} items are left out: too few of the pilot answered them")
     key = hashlib.sha256(f"{found.ref}\n{pilot}\n{config.seed}\n{prepared.data_hash}".encode()).hexdigest()[:8]
     folder = configuration.home() / "runs" / config.name / f"rectify-{key}"
-    table = as_table(items)
-    facts = {"version": found.ref, "pilot": pilot, "data_hash": prepared.data_hash, "shares": table.to_dicts()}
-    _write(folder / "rectified.csv", table.write_csv())
-    _write(folder / "rectified.json", json.dumps(facts, ensure_ascii=False, indent=1))
-    say(f"\ntable: {folder / 'rectified.csv'}")
+    book, facts = data.survey.codebook, {"pilot": pilot, "data_hash": prepared.data_hash}
+    page = write_rectified(folder, items, version=found.ref, licence=book.licence, tier=book.tier, facts=facts)
+    say(f"\nreport: {page}")
     return items
 
 
@@ -70,13 +66,6 @@ def show(items: tuple[Beside, ...], by_table: tuple[Beside, ...]) -> None:
     model, table = (np.mean([one.rectified.gained for one in of]) for of in (items, by_table))
     say(f"\nBeside the pilot's {n_eff:.0f}, the model is worth {model:.1f} respondents (mean over items).")
     say(f"The training people's own shares by group, a table in place of a model, are worth {table:.1f}.")
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
 
 
 if __name__ == "__main__":

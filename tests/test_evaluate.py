@@ -16,14 +16,15 @@ from known_public import CONFIG, ITEMS, PEOPLE, SEED, World, public
 
 from valuealign.config import GroupsConfig, SplitsConfig
 from valuealign.errors import ModelError
-from valuealign.evaluate import FLOOR, HALF, Evaluation, Key, build_exam
+from valuealign.evaluate import FLOOR, HALF, Evaluation, Key, Row, build_exam
 from valuealign.evaluate.nulls import Nulls
+from valuealign.evaluate.record import MAIN
 from valuealign.metrics.nulls import additive
 from valuealign.population import find_groups, tabulate
 from valuealign.prompts import survey_messages, wordings
 from valuealign.splits import other_survey, split
 from valuealign.surveys.table import Survey
-from valuealign.types import EVERYONE, Group
+from valuealign.types import EVERYONE, Estimate, Group
 
 
 @pytest.fixture(scope="module")
@@ -401,3 +402,20 @@ def test_a_survey_that_trained_nothing_is_judged(world: World) -> None:
     other.exam = exam
     judged = exam.judge({"public": other.answers()})
     assert judged.row("survey", "public", "gain(jsd_bits)").estimate.value > 0.8
+
+
+def test_a_card_keeps_main_figures(judged: Evaluation) -> None:
+    """Hundreds of a sheet's parts belong into the record; a card names what one asks first."""
+    one = Estimate(0.5, 0.4, 0.6, 9)
+    parts = [f"shown({value})" for value in ("calm", "care", "wealth")]
+    metrics = {"probes": [*parts, "consistency"], "declined": ["no_answer(cells)", "no_answer(items)"]}
+    more = [Row(sheet, "report", "public", m, "stage", one) for sheet, all_ in metrics.items() for m in all_]
+    record = judged.joined(more).with_behaviour({"public": one})
+    found = {(row["split"], row["metric"]): row for row in record.results("public")}
+    assert len(found) == len(record.results("public")), "each once"
+    assert ("cells", "jsd_bits") in found and ("cells", "gain(jsd_bits)") in found and ("behaviour", "auc") in found
+    assert {metric for split, metric in found if split in record.splits} <= set(MAIN)
+    assert [m for split, m in found if split == "probes"] == ["consistency"]
+    assert [m for split, m in found if split == "declined"] == ["no_answer(cells)"], "the first, where all are parts"
+    assert found["probes", "consistency"]["value"] == 0.5
+    assert record.figure("probes", "public", "shown(calm)") == one, "the record has them all"

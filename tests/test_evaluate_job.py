@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from conftest import ROOT
 from tiny import byte_tokenizer
 
 from valuealign import config as configuration
-from valuealign.errors import ConfigError
+from valuealign.errors import ConfigError, RegistryError
 from valuealign.prepared import prepare
 from valuealign.types import Cell
 
@@ -48,7 +49,9 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_report_shows_margins_and_screens(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluate = job(monkeypatch)
     config = configuration.load(None, ["survey.people=900", "groups.crossings=1", "evaluate.bootstrap=20"])
-    page = Path(evaluate.evaluate(config, ("v1",))["report"]).read_text()
+    report = Path(evaluate.evaluate(config, ("v1",))["report"])
+    page, facts = report.read_text(), json.loads((report.parent / "evaluation.json").read_text())["facts"]
+    assert facts["tier"] == "open" and facts["sharing"][0] in unescape(page) and facts["withheld"]["fewer_than"] == 10
     assert "Margins before and after weighting" in page and "With and without careless answers" in page
     (tmp_path / "on.yaml").write_text("survey: {people: 500}\ngroups: {crossings: 0}\n")
     made = evaluate.evaluate(config, ("v1",), on=tmp_path / "on.yaml")
@@ -117,3 +120,36 @@ def test_two_things_at_once_are_refused(home: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigError, match="no sheet is called 'probe'"):
         small = ["survey.people=900", "groups.crossings=1", "evaluate.bootstrap=20", "evaluate.sheets=[probe]"]
         evaluate.evaluate(configuration.load(None, small), ("v1",))
+
+
+def test_the_first_of_two_versions_is_the_before(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate = job(monkeypatch)
+    host, (one,), _ = evaluate.hosted(None, ())
+    two = SimpleNamespace(ref="v2", id="v2", name="demo", path="", card={})
+    who = {"base": None, "v1": "v1", "v2": "v2"}
+    monkeypatch.setattr(evaluate, "hosted", lambda *_: (host, (one, two), who))
+    config = configuration.load(None, ["survey.people=900", "groups.crossings=0", "evaluate.bootstrap=20"])
+    made = evaluate.evaluate(config, compare=("v1", "v2"))
+    assert made["evaluation"].facts["before"] == "v1"
+    assert evaluate.evaluate(config, ("v1", "v2"))["evaluation"].facts.get("before") is None
+
+
+def test_a_version_named_twice_is_refused_before_anything_loads(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "jobs"))
+    models = importlib.import_module("_models")
+    known = {"v1": "v1", "v2": "v2", "champion": "v2"}
+    registry = SimpleNamespace(
+        get=lambda ref, name: SimpleNamespace(id=known[ref], ref=f"demo@{known[ref]}", name="demo"),
+        verify=lambda one: pytest.fail("nothing is read once a mistake is known"),
+    )
+    monkeypatch.setattr(models, "open_registry", lambda: registry)
+    monkeypatch.setattr(models, "resolve", lambda *_, **__: Path())
+    monkeypatch.setattr(models, "fingerprint", lambda *_: "")
+    config = configuration.load(None, [])
+    for refs, what in (
+        (("v2", "champion"), r"demo@v2 is named twice \('champion' is another name of it\)"),
+        (("v1", "v1"), r"demo@v1 is named twice"),
+    ):
+        with pytest.raises(RegistryError, match=what) as found:
+            models.hosted(config, refs)
+        assert "name each version once" in str(found.value)

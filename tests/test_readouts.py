@@ -21,10 +21,10 @@ from valuealign.evaluate import (
     cell_sets,
     exam_of,
     hear,
-    read_out,
+    judge_as_read,
     readouts,
 )
-from valuealign.evaluate.readouts import DECLINING, SAMPLES, stated
+from valuealign.evaluate.readouts import DECLINING, SAMPLES, read_out, stated
 from valuealign.prompts import wordings
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Cell, Message
@@ -230,3 +230,19 @@ def test_every_read_out_asks_something_and_makes_something(world: World, name: s
     assert isinstance(way.asked, Questions) and (way.asked.cells or way.asked.chats) and (way.read or way.sheet)
     assert all(abs(sum(cell.desirable) - 1) < 1e-9 or not cell.closed for cell in way.asked.cells), "no truth in it"
     assert read_out([way], {}) == ({}, [])
+
+
+def test_shares_that_sum_to_1_by_construction_have_no_mass_on_the_options(world: World) -> None:
+    ways = [READOUTS[name](world.exam, CHAT) for name in ("letters", "per_byte", "verbalised")]
+    logps = {way.how: {"m": [np.log(np.full(len(c.completions), 0.2)) for c in way.asked.cells]} for way in ways[:2]}
+    items = {item.id: item for item in world.exam.items}
+    said = [
+        "\n".join(f"{option.text}: {100 / len(items[item].options):.1f}" for option in items[item].options)
+        for item, group in world.exam.asked
+        if group == EVERYONE
+    ]
+    judged = judge_as_read(world.exam, {"m": world.answers()}, ways, logps, {"verbalised": {"m": said}})
+    assert {row.who for row in judged.rows if row.metric == "raw_mass"} == {"m", "m (by letter)"}
+    for who in ("m (per byte)", "m (verbalised)", "m (by letter)"):
+        assert judged.figure("everyone", who).value > 0, "its distances stay"
+    assert judged.row("verbalised", "m", "could_be_read").estimate.value == 1, "and so do a way's own figures"

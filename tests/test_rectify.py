@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from valuealign.errors import ModelError, SplitError, SurveyError
 from valuealign.evaluate.pilot import FLOOR, MODEL, PILOT, RECTIFIED, Pilot, as_table, draw_pilot, how_far
 from valuealign.evaluate.rectify import Frame, rectify
 from valuealign.population import tabulate
+from valuealign.report import write_rectified
 from valuealign.splits import Splits
 from valuealign.surveys.codebook import Codebook, Trait
 from valuealign.surveys.table import Survey
@@ -383,8 +385,47 @@ def test_the_job(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     (folder,) = (home / "runs" / "demo").iterdir()
     table = pl.read_csv(folder / "rectified.csv")
     kept = json.loads((folder / "rectified.json").read_text())
-    assert sorted(path.name for path in folder.iterdir()) == ["rectified.csv", "rectified.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["rectified.csv", "rectified.html", "rectified.json"]
     assert table.height == len(kept["shares"]) == sum(len(one.item.options) for one in found)
     assert kept["version"] == "demo@v1" and kept["shares"][0]["rectified"] == found[0].rectified.shares[0].value
+    page = (folder / "rectified.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == len(found) and all(line in unescape(page) for line in kept["summary"])
+    assert kept["tier"] == "open" and "Not to be passed on" not in page
     with pytest.raises(SplitError, match="a pilot of 5 out of"):
         job.rectify(config, "champion", 5)
+
+
+def test_the_page_shows_people_model_and_rectified_shares(pilot: Pilot, tmp_path: Path) -> None:
+    biased = pilot.rectify(said(pilot, old=(0.6, 0.1, 0.3)))
+    facts = {"pilot": 150}
+    path = write_rectified(tmp_path, biased, version="demo@v1", licence="Ours", tier="closed", facts=facts)
+    page, kept = unescape(path.read_text(encoding="utf-8")), json.loads((tmp_path / "rectified.json").read_text())
+    assert "Not to be passed on" in page and "Not to be passed on" in kept["summary"][-1] and kept["pilot"] == 150
+    assert (
+        all(line in page for line in kept["summary"]) and "<script" not in page and "://" not in page.split("<svg")[0]
+    )
+    rows = {row.who: row.estimate for row in how_far(biased)}
+    assert {row["who"]: row["estimate"]["value"] for row in kept["distances"]} == {w: e.value for w, e in rows.items()}
+    first = page.split("<figure>")[1].split("</figure>")[0]
+    off = max(
+        biased, key=lambda one: sum(abs(a - b) for a, b in zip(one.rectified.model, one.truth.shares, strict=True))
+    )
+    assert off.item.text in first, "where the model is furthest off comes first"
+    for who in ("other people", MODEL, PILOT, RECTIFIED):
+        assert f">{who}<" in first
+    spans = first.count('aria-roledescription="rule mark"')
+    assert spans == 3 * len(off.item.options), "people, pilot and PPI++ have intervals; the model alone has none"
+    for one in biased:
+        r, text = one.rectified, page.split(f"<h3>{one.item.text}</h3>")[1].split("</figcaption>")[0]
+        outside = any(not e.low <= m <= e.high for m, e in zip(r.model, r.shares, strict=True))
+        assert ("it is shown to be off on" in text) == outside and f"lambda {r.lambda_:.2f}" in text
+
+
+def test_what_few_of_the_other_people_answered_is_left_out(pilot: Pilot) -> None:
+    other_P = np.flatnonzero(pilot.truth_P & (pilot.survey.people["q0"].to_numpy() >= 0))
+    for n, there in ((9, False), (10, True)):
+        answer_P = pilot.survey.people["q0"].to_numpy().copy()
+        answer_P[other_P[n:]] = -1
+        people = pilot.survey.people.with_columns(pl.Series("q0", answer_P, dtype=pl.Int16))
+        found = replace(pilot, survey=replace(pilot.survey, people=people)).rectify(said(pilot))
+        assert ("q0" in [one.item.id for one in found]) == there

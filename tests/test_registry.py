@@ -40,7 +40,7 @@ def move(registry: Registry, to: str, expected: str | None, alias: str = "champi
 
 def test_a_version_holds_the_files_their_hashes_and_a_card(registry: Registry, adapter: Path):
     results = [{"split": "items", "jsd": 0.031}, {"split": "groups", "jsd": 0.04}]
-    first = registry.register(adapter, name="demo", card={"base": "seed", "results": results})
+    first = registry.register(adapter, name="demo", card={"base": "seed", "results": results, "all_figures": "x.json"})
     second = registry.register(adapter, name="demo", card={"base": "seed"}, parent=first)
     assert (first.id, second.id, second.ref, second.parent) == ("v1", "v2", "demo@v2", "v1")
     assert sorted(p.name for p in first.path.iterdir()) == [
@@ -51,6 +51,8 @@ def test_a_version_holds_the_files_their_hashes_and_a_card(registry: Registry, a
     assert card["created"] and card["parent"] is None
     readme = (first.path / "README.md").read_text()
     assert "| split | jsd |" in readme and "| items | 0.0310 |" in readme and "Base model: seed" in readme
+    assert "These are the main figures; all of them: x.json." in readme
+    assert "main figures" not in (second.path / "README.md").read_text()
     assert registry.versions("demo") == [first, second]
     assert not list((registry.root / "demo").glob(".aside*"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 from dataclasses import replace
@@ -12,8 +13,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from valuealign.evaluate import FLOOR, HALF, Evaluation, Portrait, Row
-from valuealign.report import love_plot, print_table, write_love_plot, write_report
+from valuealign.evaluate import FLOOR, HALF, Evaluation, Portrait, Row, Standing
+from valuealign.report import love_plot, print_sheets, print_table, summary, write_love_plot, write_report
+from valuealign.report.charts import portrait
 from valuealign.types import Estimate
 from valuealign.weighting import Gap
 
@@ -189,6 +191,8 @@ def test_love_plot_shows_each_level_before_and_after(tmp_path: Path, evaluation:
     )
     assert rows[0]["level"] == "age: 18-34", "the widest gap comes first"
     page = write_report(tmp_path, title="Run", evaluation=evaluation, gaps=gaps).read_text()
+    facts = json.loads((tmp_path / "evaluation.json").read_text())["facts"]
+    assert facts["margins"] == [gap._asdict() for gap in gaps] and "screens" not in facts
     assert "Margins before and after weighting" in page and "age: 18-34" in page
     assert "Margins before" not in write_report(tmp_path, title="Run", evaluation=evaluation).read_text()
     picture = write_love_plot(tmp_path / "margins.svg", gaps).read_text()
@@ -203,7 +207,7 @@ def test_the_report_shows_what_screens_change(tmp_path: Path, evaluation: Evalua
             "screen": "speeders",
             "group": names,
             "n": 100,
-            "flagged": [7] * 7,
+            "flagged": [17] * 7,
             "flagged_share": 0.08,
             "items": 9,
             "mean_distance": moves,
@@ -212,8 +216,79 @@ def test_the_report_shows_what_screens_change(tmp_path: Path, evaluation: Evalua
         }
     )
     page = write_report(tmp_path, title="Run", evaluation=evaluation, screens=screens).read_text()
+    facts = json.loads((tmp_path / "evaluation.json").read_text())["facts"]
+    assert facts["screens"] == {"rows": screens.to_dicts(), "fewer_than": 10, "withheld": 0}
     words = " ".join(Page(page).words.split())
-    assert "speeders: everyone 7 of 1008.0 %1.002.00 (q1)" in words, "a cell after the other"
+    assert "speeders: everyone 17 of 1008.0 %1.002.00 (q1)" in words, "a cell after the other"
     order = [words.index(f"speeders: {name}") for name in ("everyone", "age=a", f"age={EVIL}", "age=b")]
     assert order == sorted(order) and "speeders: sex" not in words and "speeders: age=few" not in words
     assert "careless" not in write_report(tmp_path, title="Run", evaluation=evaluation).read_text()
+
+
+def test_what_a_figure_s_note_says_stands_beside_it(tmp_path: Path, evaluation: Evaluation) -> None:
+    notes = {
+        ("share_under", "base", "stage"): "worst country: Chile",
+        ("share_under", "kto", "stage"): f"worst country: {EVIL}",
+        ("win_rate", "kto", "stage"): "12 wins, 3 ties; kappa 0.41",
+        ("acc", "base", "stage"): "lower is better",
+        ("acc", "kto", "stage"): "lower is better",
+        ("acc", "kto - base", "difference"): "unpaired",
+        ("plain", "kto - base", "difference"): "paired",
+    }
+    rows = tuple(row("bench", who, kind, 0.3, metric, note) for (metric, who, kind), note in notes.items())
+    sheets = {"bench": {"title": "Bench", "metrics": {}, "notes": []}}
+    mixed = row("cells", "kto (groups shuffled)", "shuffled", 0.1, note="its answers for another group")
+    record = evaluation.joined((*rows, mixed), sheets=sheets)
+    wanted = (
+        f"base: worst country: Chile; kto: worst country: {EVIL}",
+        "12 wins, 3 ties; kappa 0.41",
+        "lower is better; kto - base: unpaired",
+    )
+    words = Page(write_report(tmp_path, title="Run", evaluation=record).read_text(encoding="utf-8")).words
+    printed = " ".join(print_sheets(record).split())
+    for note, metric in zip(wanted, ("share_under", "win_rate", "acc"), strict=True):
+        assert f"{note}\n" in words and f"{metric}: {note}." in printed
+    assert "Groups shuffled: its answers for another group." in words
+    assert "plain: " not in printed, "that a difference is paired goes without saying"
+    bare = evaluation.joined([row("bench", "kto", "stage", 0.3, "acc")], sheets=sheets)
+    assert (
+        "note"
+        not in Page(write_report(tmp_path, title="Run", evaluation=bare).read_text()).words.split("Bench")[1][:60]
+    )
+
+
+def test_of_two_versions_the_first_is_the_before(tmp_path: Path, evaluation: Evaluation) -> None:
+    """The base stands in the table, but what changed is from the first version to the second."""
+    more = [row("everyone", "v1", "stage", 0.07, name) for name in ("jsd_bits", "total_variation")]
+    more += [row("everyone", "kto - v1", "difference", -0.02), row("everyone", "v1 - base", "difference", -0.01)]
+    more += [row("quiz", who, "stage", 0.5, "right") for who in ("base", "v1", "kto")]
+    more += [row("quiz", f"kto - {one}", "difference", by, "right") for one, by in (("base", 0.11), ("v1", 0.22))]
+    portrait = replace(evaluation.portraits[0], stages={**evaluation.portraits[0].stages, "v1": (0.42, 0.58)})
+    values = ("calm", "care", "wealth")
+    standings = [
+        Standing(who, "Three", "circle", values, (0.1, 0.0, -0.1), {}, 0.02) for who in ("people", "base", "v1", "kto")
+    ]
+    made = replace(evaluation, stages=("base", "v1", "kto"), portraits=(portrait,), standings=tuple(standings))
+    made = made.joined(more, sheets={"quiz": {"title": "A quiz", "metrics": {}, "notes": []}})
+    before, after = made, made.joined((), before="v1")
+    assert "; base: 12.3)" in summary(before)[0] and "; v1: 7.0)" in summary(after)[0]
+    for record, first, change in ((before, "base", "0.110 ("), (after, "v1", "0.220 (")):
+        page = write_report(tmp_path, title="Run", evaluation=record).read_text(encoding="utf-8")
+        assert f"kto - {first}" in print_sheets(record) and change in print_sheets(record)
+        questions, circle = page.split('id="questions"')[1].split("</section>")[0], page.split('id="pictures"')[1]
+        for drawn in (questions, circle.split("Three: centred scores")[1].split("</figure>")[0]):
+            assert (">base<" in drawn) == (first == "base") and (">v1<" in drawn) == (first == "v1")
+        assert f">kto - {first}<" in page.split('id="beside"')[1], "the change in the sheet"
+
+
+def test_a_long_option_is_shown_whole() -> None:
+    """On paper there is nothing to hover over: what is cut is lost."""
+    long = "The government should see to it that everyone who wants to work has a job and a decent standard of living"
+    unbroken = "Verkehrsinfrastrukturfinanzierungsgesellschaft"
+    one = Portrait("q", "Which?", (long, unbroken, "no"), (0.5, 0.3, 0.2), {"kto": (0.4, 0.3, 0.3)})
+    drawn = portrait(one, ["kto"])
+    words = [text for text in re.findall(r">([^<>]+)<", drawn) if text.strip()]
+    assert "…" not in drawn and long in " ".join(words) and unbroken in "".join(words)
+    short = portrait(replace(one, options=("yes", "maybe", "no")), ["kto"])
+    heights = [float(re.findall(r'height="([\d.]+)"', text)[0]) for text in (short, drawn)]
+    assert heights[1] - heights[0] >= 3 * 30, "lines of one option don't run into the next one's"

@@ -97,6 +97,7 @@ def test_a_real_survey_aligns_a_real_checkpoint(tmp_path: Path, shared_data: Pat
     assert (version.path / WEIGHTS).is_file()
     card = json.loads((version.path / "card.json").read_text())
     assert card["licence"] == "CC-BY-4.0" and card["data_hash"] and card["results"]
+    assert card["all_figures"].startswith("report/evaluation.json of the run ")
     judged = run(home, "jobs/evaluate.py", *cut, "model.quantize=nf4")
     assert "noise floor" in judged and version.id in judged and version.quantize == "nf4"
     other = subprocess.run(

@@ -22,7 +22,7 @@ from valuealign.config import RunConfig
 from valuealign.dataset import Dataset
 from valuealign.engine import LocalEngine, adamw, row_tokens, score_all
 from valuealign.errors import ConfigError, nearest
-from valuealign.evaluate import HELD_OUT, Evaluation, Exam, Readout, cell_sets, read_out, readouts
+from valuealign.evaluate import HELD_OUT, Evaluation, Exam, Readout, cell_sets, judge_as_read, readouts
 from valuealign.learner import Stage, Term, distribution_term, learn
 from valuealign.packing import step_cells
 from valuealign.prompts import ChatTokenizer, render, train_templates, wordings
@@ -139,8 +139,7 @@ def compare(
 def _judge(exam: Exam, out: Path, chosen: Mapping[str, Trial], ways: Sequence[Readout]) -> Evaluation:
     read = {BASE: read_scores(out, BASE), **{signal: read_scores(out, one.name) for signal, one in chosen.items()}}
     by_set = {name: {who: scores[name] for who, scores in read.items()} for name in ("exam", *cell_sets(ways))}
-    reworded, rows = read_out(ways, by_set)
-    return exam.judge(by_set["exam"], part="report", reworded=reworded).joined(rows)
+    return judge_as_read(exam, by_set["exam"], ways, by_set)
 
 
 def _score(config: RunConfig, out: Path, who: str, sets: Mapping[str, tuple[Cell, ...]]) -> None:

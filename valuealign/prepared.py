@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from valuealign.config import RunConfig
 from valuealign.dataset import Dataset, build, facts, weighted
-from valuealign.evaluate import HELD_OUT, Exam, Examination, exam_of, examination
+from valuealign.evaluate import HELD_OUT, Exam, Examination, Sharing, exam_of, examination, sharing
 from valuealign.evaluate.profiles import value_exam
 from valuealign.prompts import ChatTokenizer, evaluate_templates, train_templates
 from valuealign.signals import behaviour_parts, survey_cells
@@ -42,6 +43,12 @@ class Prepared:
         """Those who count."""
         return self.dataset.survey
 
+    @cached_property
+    def sharing(self) -> Sharing:
+        """What may be shown of a record that is judged on this survey's people."""
+        made = self.dataset
+        return sharing(made.survey, made.weights.weights_P, made.groups, made.splits, self.exam)
+
     def trained(self, config: RunConfig) -> Trained:
         """What training asks: whatever else is judged as unseen is held against it."""
         asked = {item for item, _ in self.dataset.splits.train}
@@ -56,7 +63,8 @@ class Prepared:
         made = self.dataset
         rows_P, template = made.splits.people("report"), evaluate_templates(config.prompts)[0]
         values = value_exam(made.survey, made.weights.weights_P, made.groups, rows_P, template)
-        return examination(config, self.exam, self.behaviour["report"], values, tokenizer=tokenizer)
+        marks = self.behaviour["report"]
+        return examination(config, self.exam, marks, self.sharing, values, tokenizer=tokenizer)
 
 
 def prepare(config: RunConfig, progress: Callable[[str], None] = tell) -> Prepared:
@@ -138,4 +146,5 @@ def elsewhere(
     for name, fact in asked.items():
         progress(f"judged on {name}: {fact}")
     exam = exam_of(config, survey, weights.weights_P, groups, splits)
-    return Elsewhere(examination(config, exam, (), tokenizer=tokenizer), asked, weights.gaps)
+    shown = sharing(survey, weights.weights_P, groups, splits, exam)
+    return Elsewhere(examination(config, exam, (), shown, tokenizer=tokenizer), asked, weights.gaps)

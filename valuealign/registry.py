@@ -306,6 +306,8 @@ def model_card(card: Mapping[str, Any]) -> str:
             lines.append(f"- {title}: {_inline(card[key])}")
     if card.get("results"):
         lines += ["", "## Results", "", *_table(card["results"])]
+    if card.get("all_figures"):
+        lines += ["", f"These are the main figures; all of them: {_inline(card['all_figures'])}."]
     if card.get("gate"):
         lines += ["", "## Gate", "", *_table(card["gate"])]
     if card.get("config"):

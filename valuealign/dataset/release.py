@@ -11,6 +11,8 @@ import polars as pl
 from valuealign.dataset.folder import card, put_json, put_text, read_sheet, whole_or_not
 from valuealign.errors import SurveyError
 
+# Fewest persons behind a figure of a named group: a share of one person is that person's answer.
+LEAST_N = 10
 # What a tier lets one pass on. Persons' answers need an open licence; `screens` speaks of persons too.
 RELEASED = {
     "open": ("targets", "outcomes", "pairs", "screens", "screened_targets", "sensitivity", "responses"),
@@ -19,15 +21,14 @@ RELEASED = {
 }
 
 
-def release(folder: Path, out: Path, *, responses: bool | None = None, least_n: int = 10) -> tuple[str, ...]:
+def release(folder: Path, out: Path, *, responses: bool | None = None, least_n: int = LEAST_N) -> tuple[str, ...]:
     """Write what may be released of ``folder`` into ``out``; returns the names of the tables.
 
     ``responses`` asks for persons' answers (True), leaves them out (False), or takes what the tier
-    allows (None). Shares of fewer than ``least_n`` people are left out of every table: a share of one
-    person is that person's answer. Persons get numbers by chance, and their rows a new order. This
-    does not protect against differences between overlapping groups. Raises SurveyError where the
-    tier forbids it, ``out`` exists or something of ``folder`` is gone, ConfigError where ``out`` cannot
-    be made.
+    allows (None). Shares of fewer than ``least_n`` people are left out of every table. Persons get numbers
+    by chance, and their rows a new order. This does not protect against differences between overlapping
+    groups. Raises SurveyError where the tier forbids it, ``out`` exists or something of ``folder`` is gone,
+    ConfigError where ``out`` cannot be made.
     """
     sheet = read_sheet(folder)
     tier, licence = sheet["tier"], sheet["licence"] or "not stated"
@@ -78,6 +79,11 @@ def _released(name: str, frame: pl.DataFrame, large: pl.DataFrame, least_n: int)
     if "share" in frame.columns:
         whole = large.filter(part="all")
         frame = frame.join(whole, on=["item", "group"], how="semi", maintain_order="left")
+    return large_enough(frame, least_n)
+
+
+def large_enough(frame: pl.DataFrame, least_n: int = LEAST_N) -> pl.DataFrame:
+    """Rows whose ``n`` people, and whom a screen ``flagged`` of them, are ``least_n`` or more (or none are flagged)."""
     if "flagged" in frame.columns:
         frame = frame.filter((pl.col("flagged") == 0) | (pl.col("flagged") >= least_n))
     if "n_without" in frame.columns:

@@ -16,7 +16,7 @@ from valuealign.evaluate.behaviour import behaviour_by_stage
 from valuealign.evaluate.exam import Exam, Key, build_exam
 from valuealign.evaluate.examination import SHEETS, Examination, examination
 from valuealign.evaluate.judge import Panel
-from valuealign.evaluate.readouts import READOUTS, Readout, cell_sets, exam_of, read_out, readouts
+from valuealign.evaluate.readouts import READOUTS, Readout, cell_sets, exam_of, judge_as_read, readouts
 from valuealign.evaluate.record import (
     BASELINE,
     BEHAVIOUR,
@@ -31,6 +31,7 @@ from valuealign.evaluate.record import (
     Standing,
     Tested,
 )
+from valuealign.evaluate.sharing import UNNAMED, Sharing, sharing
 from valuealign.evaluate.sheet import Heard, Sheet, alone, described, mean_rows
 from valuealign.metrics import behaviour_auc
 
@@ -44,6 +45,7 @@ __all__ = [
     "REGRESSION",
     "SHEETS",
     "SPLITS",
+    "UNNAMED",
     "Evaluation",
     "Exam",
     "Examination",
@@ -54,6 +56,7 @@ __all__ = [
     "Questions",
     "Readout",
     "Row",
+    "Sharing",
     "Sheet",
     "Standing",
     "Tested",
@@ -67,7 +70,8 @@ __all__ = [
     "exam_of",
     "examination",
     "hear",
+    "judge_as_read",
     "mean_rows",
-    "read_out",
     "readouts",
+    "sharing",
 ]

@@ -25,8 +25,9 @@ from valuealign.evaluate.probes.figures import probe_sheet, shown
 from valuealign.evaluate.probes.file import read_probes
 from valuealign.evaluate.probes.stated import stated_vs_shown
 from valuealign.evaluate.profiles import ValueExam
-from valuealign.evaluate.readouts import Readout, read_out, readouts
+from valuealign.evaluate.readouts import Readout, judge_as_read, readouts
 from valuealign.evaluate.record import Evaluation, Row, Standing
+from valuealign.evaluate.sharing import Sharing
 from valuealign.evaluate.sheet import Heard, Sheet, described
 from valuealign.metrics import Floats
 from valuealign.prompts import ChatTokenizer
@@ -40,6 +41,7 @@ FEWEST_PROMPTS = 5  # fewer prompts than these are no evidence of behaviour
 class Examination:
     """What is asked: ``marks`` are held-out answers that people judged, ``values`` is None where no item measures any.
 
+    ``sharing`` says what of the record may be shown.
     ``base`` is the name of the model that behaviour and distance are measured from.
     """
 
@@ -48,6 +50,7 @@ class Examination:
     marks: tuple[Cell, ...]
     ways: tuple[Readout, ...]
     sheets: tuple[Sheet, ...]
+    sharing: Sharing
     values: ValueExam | None
     base: str = BASE
 
@@ -68,12 +71,12 @@ class Examination:
         return {name: one.cells for name, one in self.questions.items() if one.cells}
 
     def judge(self, heard: Mapping[str, Heard]) -> Evaluation:
-        """The record of what everybody answered; what nobody was asked is left out. Raises as ``Exam.judge``."""
+        """The record of what everybody answered; what nobody was asked is left out, and what few people stand
+        behind is withheld (``Sharing.of``, ``ValueExam.small``). Raises as ``Exam.judge``."""
         logps = {name: one.logps for name, one in heard.items()}
         texts = {name: one.texts for name, one in heard.items()}
-        reworded, rows = read_out(self.ways, logps, texts)
-        evaluation = self.exam.judge(logps[EXAM], part="report", reworded=reworded)
-        rows += option_kl_rows(logps[EXAM], self.exam.cells, base=self.base)
+        evaluation = self.sharing.of(judge_as_read(self.exam, logps[EXAM], self.ways, logps, texts))
+        rows = option_kl_rows(logps[EXAM], self.exam.cells, base=self.base)
         asked = [sheet for sheet in self.sheets if heard.get(sheet.name, Heard()).who]
         unjudged = ""
         for sheet in asked:
@@ -84,9 +87,11 @@ class Examination:
         standings, why = self._standings(logps.get(VALUES, {}))
         rows += self._stated(standings, heard)
         sheets = [*(way.sheet for way in self.ways if way.sheet), *asked, _kl_sheet()]
-        there = {row.split for row in rows}
+        there = {row.split for row in (*evaluation.rows, *rows)}
         facts: dict[str, Any] = {"sheets": described(sheet for sheet in sheets if sheet.name in there)}
         facts |= {"no value profiles": why} if why else {}
+        if standings and self.values is not None:
+            facts["withheld"] = evaluation.facts["withheld"] | {"value_profiles": len(self.values.small)}
         facts |= {"not judged by a model": unjudged} if unjudged else {}
         whole = replace(evaluation.joined(rows, **facts), standings=standings)
         counted = sum(1 for cell in self.marks if sum(cell.desirable) and sum(cell.undesirable))
@@ -123,6 +128,7 @@ def examination(
     config: RunConfig,
     exam: Exam,
     marks: Sequence[Cell],
+    sharing: Sharing,
     values: ValueExam | None = None,
     *,
     base: str = BASE,
@@ -138,7 +144,7 @@ def examination(
         if name not in SHEETS:
             raise ConfigError(f"no sheet is called '{name}'", where="evaluate.sheets", mend=nearest(name, SHEETS))
     sheets = tuple(SHEETS[name](config, exam, marks, tokenizer) for name in config.evaluate.sheets)
-    return Examination(config, exam, tuple(marks), readouts(exam, config), sheets, values, base)
+    return Examination(config, exam, tuple(marks), readouts(exam, config), sheets, sharing, values, base)
 
 
 def _probes(config: RunConfig, exam: Exam, marks: Sequence[Cell], tokenizer: ChatTokenizer | None) -> Sheet:

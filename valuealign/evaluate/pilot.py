@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from valuealign.dataset import LEAST_N
 from valuealign.errors import ModelError, SplitError, SurveyError
 from valuealign.evaluate.record import Row
 from valuealign.evaluate.rectify import FEWEST, Frame, Rectified, rectify
@@ -97,7 +98,7 @@ class Pilot:
         """Every item that ``FEWEST`` persons of the pilot answered, from raw log-probabilities (nats) of ``cells``.
 
         An item speaks of those who answer it, so its frame are the people who did: that they
-        answered is used, and not what. Items that nobody of the truth's people answered are left out.
+        answered is used, and not what. Items that fewer than ``LEAST_N`` of the truth's people answered are left out.
         Raises SurveyError where no item is left, ModelError for log-probabilities that are NaN or leave no option.
         """
         items, groups = self.survey.codebook.items, len(self.asked)
@@ -124,7 +125,7 @@ class Pilot:
         answered_P = (answer_P >= 0) & (self.weights_P > 0)
         ours, others = np.flatnonzero(self.pilot_P & answered_P), np.flatnonzero(self.frame_P & answered_P)
         enough = len(np.unique(person_P[ours])) >= FEWEST and len(np.unique(person_P[others])) >= FEWEST
-        if not enough or not truth.n_GI[0, truth.item_index[item.id]]:
+        if not enough or truth.n_GI[0, truth.item_index[item.id]] < LEAST_N:
             return None
         frame = Frame.sample(belongs_PG[others] @ shares_GK, self.weights_P[others], person_P[others])
         guess_NK = belongs_PG[ours] @ shares_GK

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
+from valuealign.dataset import LEAST_N
 from valuealign.errors import CodebookError, SurveyError
 from valuealign.evaluate.record import Standing
 from valuealign.metrics.distances import Floats, softmax
@@ -117,6 +119,14 @@ class ValueExam:
     table: ShareTable
     cells: tuple[Cell, ...]
 
+    @cached_property
+    def small(self) -> frozenset[str]:
+        """Groups of which fewer than ``LEAST_N`` persons answered some value question: their profiles are not shown."""
+        place = [self.table.item_index[item.id] for item in profile_items(self.people, self.theory)]
+        n_GI = self.table.n_GI[:, place]
+        least_G = np.where(n_GI > 0, n_GI, LEAST_N).min(axis=1)
+        return frozenset(group.name for group, n in zip(self.table.groups, least_G, strict=True) if n < LEAST_N)
+
     def standings(self, logps: Mapping[str, Sequence[Floats]]) -> tuple[Standing, ...]:
         """The people's profile and then each model's; ``logps[who]`` has an array [K] for each of ``cells``."""
         found = compare_profiles(self.people, self.weights_P, self.table, self.theory, logps)
@@ -124,7 +134,9 @@ class ValueExam:
 
     def _standing(self, one: Profile) -> Standing:
         groups = {
-            group.name: tuple(row_V.tolist()) for group, row_V in zip(self.table.groups, one.groups_GV, strict=True)
+            group.name: tuple(row_V.tolist())
+            for group, row_V in zip(self.table.groups, one.groups_GV, strict=True)
+            if group.name not in self.small
         }
         error, p = (float(np.degrees(one.circle.error)), one.circle.p_value) if one.circle else (None, None)
         scores = tuple(one.everyone_V.tolist())

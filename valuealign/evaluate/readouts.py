@@ -23,7 +23,7 @@ from valuealign.config import PromptsConfig, RunConfig
 from valuealign.errors import ConfigError, nearest
 from valuealign.evaluate.asking import Questions
 from valuealign.evaluate.exam import Exam, build_exam
-from valuealign.evaluate.record import Row
+from valuealign.evaluate.record import Evaluation, Row
 from valuealign.evaluate.sheet import Heard, Sheet, mean_rows
 from valuealign.metrics import Floats, raw_mass, softmax, total_variation
 from valuealign.prompts import Template, ask, evaluate_templates
@@ -48,13 +48,15 @@ class Readout:
 
     ``read`` makes an array [K] of log-shares (nats; None: no answer could be read) for each cell of the exam, of
     the scores and texts that answer ``asked``. ``sheet`` makes figures of its own of every stage's answers; without
-    ``read`` there are only those.
+    ``read`` there are only those. With ``shares_only`` the shares sum to 1 however the model answers, so that how
+    much falls on the options is no figure.
     """
 
     how: str
     asked: Questions
     read: Callable[[Sequence[Floats], Sequence[str]], Answers] | None = None
     sheet: Sheet | None = None
+    shares_only: bool = False
 
 
 def exam_of(config: RunConfig, survey: Survey, weights_P: Floats, groups: Sequence[Group], splits: Splits) -> Exam:
@@ -108,6 +110,24 @@ def read_out(
     return reworded, rows
 
 
+def judge_as_read(
+    exam: Exam,
+    scored: Mapping[str, Sequence[Floats]],
+    ways: Sequence[Readout],
+    logps: Mapping[str, Mapping[str, Sequence[Floats]]],
+    texts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+) -> Evaluation:
+    """The report part of ``exam`` judged as it was ``scored`` and as each way reads it, with the ways' own figures.
+
+    ``logps`` and ``texts`` as in ``read_out``. Raises as ``Exam.judge``.
+    """
+    reworded, rows = read_out(ways, logps, texts)
+    judged = exam.judge(scored, part="report", reworded=reworded)
+    certain = {f"{stage} ({way.how})" for way in ways if way.shares_only for stage in reworded.get(way.how, ())}
+    kept = (row for row in judged.rows if not (row.metric == "raw_mass" and row.who in certain))
+    return replace(judged, rows=(*kept, *rows))
+
+
 def _how(name: str, config: PromptsConfig) -> str:
     return f"asked as {name}" if name in config.train else f"asked as {name}, never trained"
 
@@ -143,7 +163,7 @@ def by_length(exam: Exam, template: Template) -> Readout:
     def read(logps: Sequence[Floats], texts: Sequence[str]) -> Answers:
         return [np.log(softmax(np.asarray(logp_K) / n_K)) for logp_K, n_K in zip(logps, lengths, strict=True)]
 
-    return Readout("per byte", Questions(exam.cells), read)
+    return Readout("per byte", Questions(exam.cells), read, shares_only=True)
 
 
 def orders(exam: Exam, template: Template) -> Readout:
@@ -278,7 +298,7 @@ def verbalised(exam: Exam, template: Template) -> Readout:
     words = {"could_be_read": "a share for each option could be read (share of the questions)"}
     sheet = Sheet("verbalised", "How many of 100 people, said in words", words, rows)
     longest = max((sum(len(o.text) + 8 for o in item.options) for _, item in asked), default=0)
-    return Readout("verbalised", Questions((), chats, 0, 16 + longest // 2), read, sheet)
+    return Readout("verbalised", Questions((), chats, 0, 16 + longest // 2), read, sheet, shares_only=True)
 
 
 def stated(text: str, options: Sequence[str]) -> Floats | None:

@@ -27,6 +27,8 @@ BASELINE = {
 }
 FLOOR, HALF, REGRESSION = "noise floor", "split-half", "regression"
 BEHAVIOUR = "behaviour"
+# What a model card holds of each of the survey's splits.
+MAIN = ("jsd_bits", "total_variation", "gain(jsd_bits)", "dispersion", "raw_mass")
 Kind = Literal["stage", "shuffled", "reworded", "null", "oracle", "floor", "half", "people", "gain", "difference"]
 
 
@@ -128,11 +130,20 @@ class Evaluation:
         return replace(self, rows=kept + more)
 
     def results(self, who: str) -> list[dict[str, Any]]:
-        """The figures of one stage as flat records, for a model card."""
+        """The main figures of one stage as flat records, for a model card.
+
+        Of the survey's splits those in ``MAIN``; of a sheet those whose metric names no part of it in brackets (a
+        value, a split), or the first where all do. The others are in ``rows`` alone.
+        """
+        mine = [row for row in self.rows if row.who == who and math.isfinite(row.estimate.value)]
+        first = {row.split: row.metric for row in reversed(mine)}
+        plain = {row.split for row in mine if "(" not in row.metric}
         return [
             {"split": row.split, "metric": row.metric, "value": e.value, "low": e.low, "high": e.high}
-            for row in self.rows
-            if row.who == who and math.isfinite((e := row.estimate).value)
+            for row in mine
+            for e in (row.estimate,)
+            if (row.metric in MAIN if row.split in SPLITS else "(" not in row.metric)
+            or (row.split not in plain and row.metric == first[row.split])
         ]
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from valuealign.report.charts import love_plot
 from valuealign.report.page import write_love_plot, write_report, write_sweep
+from valuealign.report.rectified import write_rectified
 from valuealign.report.table import figures, print_sheets, print_table
 from valuealign.report.words import findings, summary
 
@@ -18,6 +19,7 @@ __all__ = [
     "print_table",
     "summary",
     "write_love_plot",
+    "write_rectified",
     "write_report",
     "write_sweep",
 ]

@@ -6,6 +6,7 @@ Colours are Okabe and Ito's, told apart with any colour vision; shape or place s
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,10 @@ SHAPES = {
 }
 PEOPLE, TONES = "#3d4249", ("#56b4e9", "#0072b2", "#009e73", "#cc79a7", "#d55e00")
 QUIET = alt.Axis(labelLimit=230, labelPadding=6, ticks=False, domain=False)
+# Characters of an option in a line, and the height of such a line in pixels.
+LABEL, LINE = 30, 13
+# What portraits of each split are of.
+QUESTIONS = {"everyone": "question trained", "items": "question never trained", "survey": "question of another survey"}
 # Groups that the map of groups shows.
 MOST_GROUPS = 24
 LOVE_TITLE = "Margins before and after weighting"
@@ -125,14 +130,29 @@ def changes(evaluation: Evaluation, later: str, earlier: str, metric: str = "jsd
 def portrait(one: Portrait, stages: Sequence[str]) -> str:
     """Bars of the people's shares, with their intervals, and of the stages' for one question."""
     series = {"people": one.people, **{stage: one.stages[stage] for stage in stages}}
+    tones = [PEOPLE, *(TONES[:2] if len(stages) > 1 else TONES[1:2])]
+    return bars(one.options, series, {"people": (one.low, one.high)} if one.low else {}, tones)
+
+
+def bars(
+    options: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    spans: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    tones: Sequence[str],
+) -> str:
+    """Bars of the shares [K] of each of ``series``, with the lower and upper limits in ``spans``; long options wrap."""
+    options = [textwrap.fill(option, LABEL) for option in options]
+    lines = max(option.count("\n") + 1 for option in options)
     data = [
         {"option": option, "who": who, "share": 100 * share}
         for who, shares in series.items()
-        for option, share in zip(one.options, shares, strict=True)
+        for option, share in zip(options, shares, strict=True)
     ]
-    y = alt.Y("option:N", sort=list(one.options), title=None, axis=alt.Axis(labelLimit=170, ticks=False))
+    broken = "split(datum.value, '\\n')"
+    rise = alt.ExprRef(f"{LINE / 2} * (1 - length({broken}))")  # else a label's first line stands in the middle
+    label = alt.Axis(labelLimit=0, labelLineHeight=LINE, labelExpr=broken, labelOffset=rise, ticks=False)
+    y = alt.Y("option:N", sort=options, title=None, axis=label)
     offset = alt.YOffset("who:N", sort=list(series))
-    tones = alt.Scale(domain=list(series), range=[PEOPLE, *(TONES[:2] if len(stages) > 1 else TONES[1:2])])
     chart: Any = (
         alt.Chart(pl.DataFrame(data))
         .mark_bar()
@@ -140,17 +160,21 @@ def portrait(one: Portrait, stages: Sequence[str]) -> str:
             y=y,
             yOffset=offset,
             x=alt.X("share:Q", title="share of answers, %", axis=alt.Axis(tickCount=5), scale=alt.Scale(domainMin=0)),
-            color=alt.Color("who:N", sort=list(series), title=None, scale=tones),
+            color=alt.Color(
+                "who:N", sort=list(series), title=None, scale=alt.Scale(domain=list(series), range=list(tones))
+            ),
         )
     )
-    if one.low:
-        around = [
-            {"option": option, "who": "people", "low": 100 * low, "high": 100 * high}
-            for option, low, high in zip(one.options, one.low, one.high, strict=True)
-        ]
+    around = [
+        {"option": option, "who": who, "low": 100 * low, "high": 100 * high}
+        for who, limits in spans.items()
+        for option, low, high in zip(options, *limits, strict=True)
+    ]
+    if around:
         whisker = alt.Chart(pl.DataFrame(around)).mark_rule(strokeWidth=1.5, color="#000")
         chart = chart + whisker.encode(y=y, yOffset=offset, x=alt.X("low:Q"), x2="high:Q")
-    return svg(chart.properties(width=230, height=len(one.options) * (11 * len(series) + 8)))
+    each = max(11 * len(series) + 8, LINE * lines + 8)
+    return svg(chart.properties(width=230, height=len(options) * each))
 
 
 def calibration(evaluation: Evaluation, stage: str) -> str:
@@ -163,9 +187,8 @@ def calibration(evaluation: Evaluation, stage: str) -> str:
     ]
     if not data:
         return ""
-    kinds = {"everyone": "question trained", "items": "question never trained", "survey": "another survey"}
-    data = [{**row, "question": kinds[str(row["question"])]} for row in data]
-    there = [kind for kind in kinds.values() if any(row["question"] == kind for row in data)]
+    data = [{**row, "question": QUESTIONS[str(row["question"])]} for row in data]
+    there = [kind for kind in QUESTIONS.values() if any(row["question"] == kind for row in data)]
     base = alt.Chart(pl.DataFrame(data))
     shape = alt.Shape(
         "question:N", title=None, scale=alt.Scale(domain=there, range=["circle", "cross", "diamond"][: len(there)])
@@ -181,25 +204,40 @@ def calibration(evaluation: Evaluation, stage: str) -> str:
     return svg((line.encode(x="x:Q", y="y:Q") + whisker + dots).properties(width=330, height=330))
 
 
-def group_map(evaluation: Evaluation) -> str:
-    """Mean divergence of each group's cells by who answers: guesses, stages, a perfect model; empty without groups.
+def group_means(evaluation: Evaluation) -> dict[str, dict[str, float]]:
+    """Mean divergence (bits) of each group's held-out cells by who answers: guesses, stages, a perfect model.
 
-    Groups where the last stage is furthest come first; figures are in the squares.
+    Groups with a single such cell are left out; those that training never named are marked as never trained.
+    Trained cells count only where nothing was held out (``held_out_map``); never with the others.
     """
-    if not evaluation.stages:
-        return ""
     who = ["marginal", "additive", *evaluation.stages, FLOOR]
     by_group: dict[str, list[Mapping[str, float]]] = {}
+    splits = ("cells", "groups") if held_out_map(evaluation) else ("seen",)
     for one in evaluation.tested:
-        if one.group != EVERYONE.name and one.split in ("cells", "groups", "seen"):
-            by_group.setdefault(one.group, []).append(one.apart)
-    mean = {
+        if one.group != EVERYONE.name and one.split in splits:
+            name = f"{one.group} (never trained)" if one.split == "groups" else one.group
+            by_group.setdefault(name, []).append(one.apart)
+    return {
         group: {name: _mean([apart.get(name, math.nan) for apart in cells]) for name in who}
         for group, cells in by_group.items()
         if len(cells) > 1
     }
-    if len(mean) < 2:
+
+
+def held_out_map(evaluation: Evaluation) -> bool:
+    """Whether there are held-out cells of groups."""
+    return any(one.split in ("cells", "groups") for one in evaluation.tested)
+
+
+def group_map(evaluation: Evaluation) -> str:
+    """``group_means`` as a map; empty with fewer than two groups.
+
+    Groups where the last stage is furthest come first; figures are in the squares.
+    """
+    mean = group_means(evaluation)
+    if not evaluation.stages or len(mean) < 2:
         return ""
+    who = ["marginal", "additive", *evaluation.stages, FLOOR]
     worst = sorted(mean, key=lambda group: -mean[group][evaluation.stages[-1]])[:MOST_GROUPS]
     data = [
         {"group": group, "who": words(evaluation, name), "apart": 1000 * mean[group][name]}
@@ -208,7 +246,7 @@ def group_map(evaluation: Evaluation) -> str:
         if math.isfinite(mean[group][name])
     ]
     base = alt.Chart(pl.DataFrame(data)).encode(
-        y=alt.Y("group:N", sort=worst, title=None, axis=alt.Axis(labelLimit=260, ticks=False, domain=False)),
+        y=alt.Y("group:N", sort=worst, title=None, axis=alt.Axis(labelLimit=0, ticks=False, domain=False)),
         x=alt.X(
             "who:N", sort=[words(evaluation, name) for name in who], title=None,
             axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=190, ticks=False, domain=False),
@@ -220,6 +258,12 @@ def group_map(evaluation: Evaluation) -> str:
     text = base.mark_text(fontSize=10).encode(text=alt.Text("apart:Q", format=".1f"), color=ink)
     squares = base.mark_rect(stroke="#fff").encode(color=tint)
     return svg((squares + text).properties(width=62 * len(who), height=20 * len(worst)))
+
+
+def known_trials(trials: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Trials of a sweep that have figures: ``beta``, ``lambda_d``, ``lambda_u`` and ``auc``."""
+    keys = ("beta", "lambda_d", "lambda_u", "auc")
+    return [one for one in trials if all(isinstance(one.get(key), int | float) for key in keys)]
 
 
 def sweep_surface(trials: Sequence[Mapping[str, Any]]) -> str:
@@ -235,8 +279,7 @@ def sweep_surface(trials: Sequence[Mapping[str, Any]]) -> str:
             "kept": "kept the people" if one.get("feasible") else "lost the people",
             "name": f"{one['auc']:.3f}",
         }
-        for one in trials
-        if all(isinstance(one.get(key), int | float) for key in ("beta", "lambda_d", "lambda_u", "auc"))
+        for one in known_trials(trials)
     ]
     if not data:
         return ""

@@ -14,20 +14,23 @@ from typing import Any, NamedTuple
 import jinja2
 import polars as pl
 
+from valuealign.dataset import LEAST_N, large_enough
 from valuealign.evaluate import BASELINE, FLOOR, Evaluation
 from valuealign.metrics import METRICS
 from valuealign.report import charts
 from valuealign.report.table import figures, sheet_tables, within
+from valuealign.report.titles import calibration_title, changes_title, groups_title, sweep_title, values_title
 from valuealign.report.value_charts import value_circle, value_map
 from valuealign.report.words import (
     SPLIT_WORDS,
     WORDS,
+    before,
     columns,
     distance,
     find,
     findings,
     legend,
-    percent,
+    sharing,
     summary,
     title_of,
 )
@@ -38,7 +41,12 @@ from valuealign.weighting import Gap
 PORTRAITS = 6
 # Groups of each screen in the table, beside everyone.
 MOST_MOVED = 3
-PAGE = Path(__file__).with_name("page.html.jinja")
+
+
+def template(name: str) -> jinja2.Template:
+    """A page's template; every text put into it is escaped."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
 class Figure(NamedTuple):
@@ -77,39 +85,46 @@ def write_report(
     whole: dict[str, Any] = {"title": title, "lineage": list(lineage), "run": sections}
     whole |= {"configuration": configuration} if configuration else {}
     whole |= {"sweep": [dict(one) for one in sweep]} if sweep else {}
-    record = replace(evaluation, facts={**evaluation.facts, **whole, "summary": summary(evaluation)})
+    kept = None if screens is None else large_enough(screens)
+    whole |= {"margins": [gap._asdict() for gap in gaps]} if gaps else {}
+    if screens is not None and kept is not None:
+        whole["screens"] = {"rows": kept.to_dicts(), "fewer_than": LEAST_N, "withheld": screens.height - kept.height}
+    whole |= {"summary": summary(evaluation), "sharing": sharing(evaluation)}
+    record = replace(evaluation, facts={**evaluation.facts, **whole})
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "evaluation.json", record.to_json())
-    _write(folder / "evaluation.csv", record.to_csv())
+    write_aside(folder / "evaluation.json", record.to_json())
+    write_aside(folder / "evaluation.csv", record.to_csv())
     if record.portraits:
-        _write(folder / "questions.csv", record.questions_csv())
+        write_aside(folder / "questions.csv", record.questions_csv())
     if record.tested:
-        _write(folder / "cells.csv", record.cells_csv())
+        write_aside(folder / "cells.csv", record.cells_csv())
     page = _page(
         evaluation,
         gaps,
-        screens,
+        kept,
+        unscreened=whole.get("screens", {}).get("withheld", 0),
         title=title,
         sections=sections,
         lineage=lineage,
         sweep=sweep,
         configuration=configuration,
     )
-    return _write(folder / "report.html", page)
+    return write_aside(folder / "report.html", page)
 
 
 def write_love_plot(path: Path, gaps: Sequence[Gap]) -> Path:
     """``charts.love_plot`` as a picture by itself (SVG on white)."""
-    return _write(path, charts.svg(charts.love_plot(gaps).properties(title=charts.LOVE_TITLE), background="white"))
+    return write_aside(path, charts.svg(charts.love_plot(gaps).properties(title=charts.LOVE_TITLE), background="white"))
 
 
 def write_sweep(path: Path, trials: Sequence[Mapping[str, Any]]) -> Path | None:
     """``charts.sweep_surface`` as a picture by itself; None where no trial has figures."""
     drawn = charts.sweep_surface(trials)
-    return _write(path, drawn) if drawn else None
+    return write_aside(path, drawn) if drawn else None
 
 
-def _write(path: Path, text: str) -> Path:
+def write_aside(path: Path, text: str) -> Path:
+    """Write a text file aside, rename it into place, and return its path."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
@@ -133,10 +148,11 @@ def _page(
         for name in ("wasserstein", "total_variation")
         if columns(evaluation)
     ]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(PAGE.read_text(encoding="utf-8")).render(
+    return template("page.html.jinja").render(
         **rest,
         summary=summary(evaluation),
+        sharing=sharing(evaluation),
+        closed=evaluation.facts.get("tier") == "closed",
         heading=title_of(metric),
         header=header,
         rows=rows,
@@ -154,6 +170,7 @@ def _page(
         sheets=sheet_tables(evaluation),
         margins=charts.svg(charts.love_plot(gaps)) if gaps else "",
         screens=_screens(screens) if screens is not None else [],
+        least_n=LEAST_N,
         worst=[
             row for row in evaluation.rows if row.metric == "worst_group_jsd_bits" and row.split in columns(evaluation)
         ],
@@ -179,6 +196,8 @@ def _split(evaluation: Evaluation, split: str, metric: str) -> Figure:
         if about
         else ""
     )
+    mixed = find(evaluation, split, f"{last} (groups shuffled)", metric)
+    below += f" Groups shuffled: {mixed.note}." if mixed and mixed.note else ""
     return Figure(title, below, charts.distances(evaluation, split, metric))
 
 
@@ -187,7 +206,7 @@ def _portraits(evaluation: Evaluation) -> list[Figure]:
     if not evaluation.stages:
         return []
     last = evaluation.stages[-1]
-    shown = list(dict.fromkeys([evaluation.stages[0], last]))
+    shown = list(dict.fromkeys([before(evaluation), last]))
     apart = sorted(
         ((distance(one.people, one.stages[last]), one) for one in evaluation.portraits), key=lambda pair: -pair[0]
     )
@@ -205,28 +224,33 @@ def _pictures(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> lis
     """What is seen over all questions, groups, values and trials."""
     if not evaluation.stages:
         return []
-    first, last = evaluation.stages[0], evaluation.stages[-1]
+    first, last = before(evaluation), evaluation.stages[-1]
     found = [
         Figure(
-            _calibration_title(evaluation, last),
+            calibration_title(evaluation, last, _portrayed(evaluation)),
             "A point for each answer to each question that names no group, with the people's 95 % interval. On the line"
-            " the model is calibrated.",
+            " the model is calibrated. Slopes (95 % intervals) are over all cells of the split; under 1: the model"
+            " exaggerates.",
             charts.calibration(evaluation, last),
         ),
-        Figure(
-            "Where groups are known well, and where they are not",
-            f"Mean distance over a group's questions, in thousandths of a bit; the {charts.MOST_GROUPS} groups that"
-            f" {last} is furthest from.",
-            charts.group_map(evaluation),
-        ),
     ]
+    if drawn := charts.group_map(evaluation):
+        cells = "held-out" if charts.held_out_map(evaluation) else "trained"
+        found.append(
+            Figure(
+                groups_title(evaluation, last, charts.group_means(evaluation)),
+                f"Mean distance over a group's {cells} cells, in thousandths of a bit; at most {charts.MOST_GROUPS}"
+                f" groups, those that {last} is furthest from. No interval stands behind a single group's mean.",
+                drawn,
+            )
+        )
     if evaluation.standings:
         theory = evaluation.standings[0].theory
         shown = list(dict.fromkeys(["people", first, last]))
         circle = evaluation.standings[0].structure == "circle"
         found += [
             Figure(
-                _values_title(evaluation, last),
+                values_title(evaluation, last),
                 f"{theory}: centred scores of everyone"
                 + ("; outside the dashed ring more important than the rest." if circle else "."),
                 value_circle(evaluation.standings, shown),
@@ -238,35 +262,23 @@ def _pictures(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> lis
             ),
         ]
     if len(evaluation.stages) > 1:
-        before = evaluation.stages[-2]
+        earlier = evaluation.stages[-2]
         found.append(
             Figure(
-                f"What changed from {before} to {last}",
+                changes_title(evaluation, last, earlier),
                 "Paired over the same people and questions: 95 % intervals that hold 0 show no change.",
-                charts.changes(evaluation, last, before),
+                charts.changes(evaluation, last, earlier),
             )
         )
-    found.append(
-        Figure("The sweep: behaviour gained, and whether the people were kept", "", charts.sweep_surface(sweep))
-    )
+    below = "On the select part, without intervals; the best of several is flattered by being chosen."
+    found.append(Figure(sweep_title(charts.known_trials(sweep)), below, charts.sweep_surface(sweep)))
     return found
 
 
-def _calibration_title(evaluation: Evaluation, last: str) -> str:
-    split = next(iter(columns(evaluation)), "")
-    slope = find(evaluation, split, last, "calibration_slope")
-    if slope is None:
-        return "Share by share: the model's answers and the people's"
-    one = slope.estimate
-    return f"Share by share: where {last} says 10 points more, people are {10 * one.value:.1f} points more"
-
-
-def _values_title(evaluation: Evaluation, last: str) -> str:
-    by_who = {one.who: one for one in evaluation.standings}
-    mine = by_who.get(last)
-    if mine is None or mine.distance is None:
-        return "What people and model stand for"
-    return f"What people and model stand for: {percent(mine.distance)} of the scale apart, on average over groups"
+def _portrayed(evaluation: Evaluation) -> dict[str, str]:
+    """The splits of the questions that name no group, in words."""
+    there = {one.split for one in evaluation.portraits}
+    return {split: what for split, what in charts.QUESTIONS.items() if split in there}
 
 
 def _dispersion(evaluation: Evaluation) -> list[list[str]]:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from valuealign.evaluate import BEHAVIOUR, FLOOR, HALF, Evaluation, Row
-from valuealign.report.words import NULLS, columns, find, findings, legend, models, shown_split, title_of, words
+from valuealign.report.titles import Ways, sorted_by
+from valuealign.report.words import (
+    NULLS,
+    before,
+    columns,
+    find,
+    findings,
+    legend,
+    models,
+    shown_split,
+    title_of,
+    words,
+)
 
 WIDTH = 116
+PAIRED = "paired"  # the note of a difference over the same things
 
 
 def print_table(evaluation: Evaluation, *, metric: str = "jsd_bits") -> str:
@@ -24,7 +37,7 @@ def print_table(evaluation: Evaluation, *, metric: str = "jsd_bits") -> str:
     header, rows = figures(evaluation, metric)
     lines = [f"{title_of(metric)}", "", *_aligned([header, *rows], stages=models(evaluation)), ""]
     for line in [*legend(evaluation), *findings(evaluation, metric)]:
-        lines += textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
+        lines += _wrapped(line)
     return "\n".join(lines)
 
 
@@ -50,23 +63,32 @@ def print_sheets(evaluation: Evaluation, *, most: int = 12) -> str:
     for sheet in sheet_tables(evaluation):
         shown = sheet.rows[:most]
         lines += ["", sheet.title, "", *_aligned([sheet.header, *shown], stages=())]
+        lines += _wrapped(sheet.change) if sheet.change else []
+        for row, remark in zip(shown, sheet.remarks, strict=False):
+            lines += _wrapped(f"{row[0]}: {remark}.") if remark else []
         if len(sheet.rows) > most:
             lines.append(f"  ... and {len(sheet.rows) - most} more in the report")
     return "\n".join(lines[1:])
 
 
 class SheetTable(NamedTuple):
-    """A sheet's figures: a row a metric, a column for each who, and the change from the first stage to the last."""
+    """A sheet's figures: a row a metric, a column for each who, and the last stage's change (``words.before``).
+
+    ``words`` and ``remarks`` have a text for each row: what its metric is, and what its figures' notes say.
+    ``change`` says which figures moved and which are not shown to have.
+    """
 
     title: str
     notes: Sequence[str]
     header: list[str]
     rows: list[list[str]]
     words: list[str]
+    remarks: list[str]
+    change: str
 
 
 def sheet_tables(evaluation: Evaluation) -> list[SheetTable]:
-    """Every sheet that has figures; ``words`` say what each row's metric is."""
+    """Every sheet that has figures."""
     found = []
     for name, about in evaluation.facts.get("sheets", {}).items():
         table: dict[str, dict[str, Row]] = {}
@@ -76,13 +98,38 @@ def sheet_tables(evaluation: Evaluation) -> list[SheetTable]:
                 table.setdefault(row.metric, {})[row.who] = row
                 who |= {row.who: None} if row.kind != "difference" else {}
         stages = [one for one in who if one in evaluation.stages]
-        apart = [f"{stages[-1]} - {stages[0]}"] if len(stages) > 1 else []
+        later, earlier = stages[-1:], [one for one in stages[:-1] if one == before(evaluation)] or stages[:-1]
+        apart = [f"{later[0]} - {earlier[0]}"] if earlier else []
         columns = [*who, *apart]
         rows = [[metric, *(within(by.get(one)) for one in columns)] for metric, by in table.items()]
         told = [about["metrics"].get(m) or about["metrics"].get(m.partition("(")[0], "") for m in table]
+        remarks = [_remark({one: by[one] for one in columns if one in by}) for by in table.values()]
+        change = _change(table, *apart) if apart else ""
         if rows:
-            found.append(SheetTable(about["title"], about["notes"], ["", *columns], rows, told))
+            found.append(SheetTable(about["title"], about["notes"], ["", *columns], rows, told, remarks, change))
     return found
+
+
+def _change(table: Mapping[str, Mapping[str, Row]], apart: str) -> str:
+    """Which metrics of a sheet the paired change raised or lowered, as far as its intervals show."""
+    moved = {metric: by[apart].estimate for metric, by in table.items() if apart in by}
+    known = {metric: one for metric, one in moved.items() if math.isfinite(one.low) and math.isfinite(one.high)}
+    told = sorted_by(known, Ways("lower:", "higher:", "not shown to differ:"))
+    return f"{apart}: {told}." if told else ""
+
+
+def _remark(by_who: Mapping[str, Row]) -> str:
+    """The notes of a metric's figures; that differences are paired goes without saying."""
+    told: dict[str, list[str]] = {}
+    for who, row in by_who.items():
+        if row.note not in ("", PAIRED):
+            told.setdefault(row.note, []).append(who)
+    everybody = [who for who, row in by_who.items() if row.kind != "difference"]
+    return "; ".join(note if who == everybody else f"{', '.join(who)}: {note}" for note, who in told.items())
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
 
 
 def within(row: Row | None) -> str:

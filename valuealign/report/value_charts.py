@@ -91,7 +91,7 @@ def value_map(standings: Sequence[Standing], stage: str) -> str:
         return ""
     reach = max(abs(float(str(row["more"]))) for row in data) or 1.0
     base = alt.Chart(pl.DataFrame(data)).encode(
-        y=alt.Y("group:N", sort=names, title=None, axis=alt.Axis(labelLimit=260, ticks=False, domain=False)),
+        y=alt.Y("group:N", sort=names, title=None, axis=alt.Axis(labelLimit=0, ticks=False, domain=False)),
         x=alt.X(
             "value:N", sort=list(people.values), title=None,
             axis=alt.Axis(orient="top", labelAngle=-35, labelLimit=160, ticks=False, domain=False),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from valuealign.evaluate import BASELINE, BEHAVIOUR, FLOOR, HALF, REGRESSION, Evaluation, Row
+from valuealign.evaluate import BASELINE, BEHAVIOUR, FLOOR, HALF, REGRESSION, UNNAMED, Evaluation, Row
 from valuealign.metrics import METRICS
 from valuealign.types import Estimate
 
@@ -55,6 +55,14 @@ LEGEND = (
     "dispersion: 1 means answers as varied as the people's, under 1 a model that is too sure (split '{shown}').",
     "on options: how much of the model's probability falls on the listed answers at all (split '{shown}').",
 )
+# What a survey's tier lets one do with a report about it.
+MAY = {
+    "open": "The survey's licence ({licence}; tier open) lets these figures be passed on.",
+    "aggregates": "The survey's licence ({licence}; tier aggregates) lets figures of groups be passed on, and nothing"
+    " that speaks of single persons: not the table of careless answers.",
+    "closed": "Not to be passed on: the survey's licence ({licence}; tier closed) lets nothing of it leave this house.",
+}
+WITHHELD = {"cells": "cells' own figures", "value_profiles": "groups' value profiles"}
 REWORDED_LEGEND = "(in brackets after a model): the same model, asked or read in another way."
 AUC_LEGEND = "behaviour: how often an answer people called desirable beats one they did not; 0.5 is chance{note}."
 
@@ -86,6 +94,11 @@ def shown_split(evaluation: Evaluation) -> str:
     return next((split for split in (*COLUMNS, "seen") if split in evaluation.splits), "")
 
 
+def before(evaluation: Evaluation) -> str:
+    """What the last stage is held against: the first of two versions compared, else the first stage of all."""
+    return str(evaluation.facts.get("before", evaluation.stages[0]))
+
+
 def models(evaluation: Evaluation) -> list[str]:
     """The stages, each followed by itself asked or read in other ways."""
     reworded = dict.fromkeys(row.who for row in evaluation.rows if row.kind == "reworded")
@@ -110,6 +123,26 @@ def legend(evaluation: Evaluation) -> list[str]:
     lines += [REWORDED_LEGEND] if any(row.kind == "reworded" for row in evaluation.rows) else []
     auc = next((row for row in evaluation.rows if row.split == BEHAVIOUR), None)
     return [*lines, AUC_LEGEND.format(note=f" ({auc.note})" if auc.note else "")] if auc else lines
+
+
+def may(licence: str, tier: str) -> str:
+    """What a survey's licence lets one do with a report about it."""
+    return MAY[tier].format(licence=licence or "not stated")
+
+
+def sharing(evaluation: Evaluation) -> list[str]:
+    """What the survey's licence lets one do with the figures, and what is withheld; empty where no survey is asked."""
+    facts = evaluation.facts
+    if "tier" not in facts:
+        return []
+    held, lines = facts["withheld"], [may(facts["licence"], facts["tier"])]
+    parts = [f"{held[key]:,} {what}" for key, what in WITHHELD.items() if held.get(key)]
+    if parts:
+        lines.append(
+            f"Withheld, since fewer than {held['fewer_than']} people stand behind each: {' and '.join(parts)}."
+            " They count in the means."
+        )
+    return lines
 
 
 def findings(evaluation: Evaluation, metric: str = "jsd_bits") -> list[str]:
@@ -199,9 +232,9 @@ def _headline(evaluation: Evaluation, last: str) -> str:
         f"{ASKED[split]}, {last} answers like the people but for {_people(mine)} of every 100 answers, which would have"
         f" to be others (a perfect model, judged against these people: {_people(floor)}"
     )
-    first = evaluation.stages[0]
-    before = find(evaluation, split, first, "total_variation") if first != last else None
-    return line + (f"; {first}: {_people(before)})." if before else ").")
+    first = before(evaluation)
+    then = find(evaluation, split, first, "total_variation") if first != last else None
+    return line + (f"; {first}: {_people(then)})." if then else ").")
 
 
 def _groups(evaluation: Evaluation, last: str) -> str:
@@ -253,8 +286,9 @@ def _worst(evaluation: Evaluation, last: str) -> str:
     )
     if row is None:
         return ""
+    group = "a small group" if row.note == UNNAMED else f"the group {row.note}"
     return (
-        f"It seems to know the group {row.note} least ({1000 * row.estimate.value:.1f} thousandths of a bit; small"
+        f"It seems to know {group} least ({1000 * row.estimate.value:.1f} thousandths of a bit; small"
         " groups are furthest by chance too)."
     )
 
