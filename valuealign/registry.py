@@ -297,6 +297,7 @@ def model_card(card: Mapping[str, Any]) -> str:
     facts = {
         "Base model": "base",
         "Parent": "parent",
+        "Licence of the survey": "licence",
         "Created": "created",
         "Data (SHA-256)": "data_hash",
         "Manifest": "manifest",
