@@ -36,7 +36,9 @@ from valuealign.types import Cell, Message, Rendered
 BETA, LAMBDA_D, LAMBDA_U = 0.1, 3.0, 1.0  # of four options one is chosen: the rule on lambdas holds
 BLOCK = 8  # TRL's default per_device_train_batch_size
 LORA = {"r": 16, "alpha": 32.0}
-MARKS = 8  # evaluations while the clock runs
+# When a model is looked at, as shares of the time: doubling, since one side may be nearest early and the other late.
+MARKS = (0.0, *(2.0**-k for k in range(9, -1, -1)))
+WARM = 8  # rows that are scored before a reference's pass is timed, on both sides
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,13 @@ class Curve:
     """How far from the people a model is on held-out cells, looked at now and then."""
 
     def __init__(self, folder: Path, wall: float) -> None:
-        self.wall, self.points = wall, list[Point]()
+        self.wall, self.points, self._ahead = wall, list[Point](), list(MARKS)
         self._held = {name: read(folder / f"{name}.json") for name in ("select", "report")}
 
     def look(self, seconds: float, model: Any, tokenizer: Any) -> None:
-        """Judge the model if the next mark is reached."""
-        if seconds >= len(self.points) / MARKS * self.wall:
+        """Judge the model if a mark is reached at which it was not looked at."""
+        if self._ahead and seconds >= self._ahead[0] * self.wall:
+            self._ahead = [mark for mark in self._ahead if seconds < mark * self.wall]
             apart = [distance(model, tokenizer, cells) for cells in self._held.values()]
             self.points.append(Point(round(seconds, 2), *apart))
 
@@ -186,6 +189,9 @@ def _learn(
     form = {"pad_id": tokenizer.pad_token_id, "packed": True}
     stage = Stage("kto", (term,), 1e6, job.rates[0], per_step)  # so many epochs that the rate stays at its peak
     train = TrainConfig(warmup=0.0, weight_decay=0.0, token_budget=job.token_budget)
+    score_all(
+        engine, [render(cell, tokenizer) for cell in stage.referenced[:WARM]], token_budget=job.token_budget, **form
+    )
     began = time.perf_counter()
     rendered = [render(cell, tokenizer) for cell in stage.referenced]
     reference = score_all(engine, rendered, token_budget=job.token_budget, **form)
@@ -274,6 +280,8 @@ def _train(
             return loss
 
         def _precompute_ref_logps(self, *args: Any, **named: Any) -> Any:
+            with torch.no_grad():
+                self.model(torch.ones(WARM, 64, dtype=torch.long, device=self.model.device))
             began = time.perf_counter()
             found = super()._precompute_ref_logps(*args, **named)
             table[0] += time.perf_counter() - began

@@ -10,7 +10,7 @@ from valuealign.config.data import (
 )
 from valuealign.config.read import describe, dump, home, keys, load
 from valuealign.config.schema import EvaluateConfig, GateConfig, RunConfig, ServeConfig, UpdateConfig
-from valuealign.config.section import Section
+from valuealign.config.section import Section, Shrink
 from valuealign.config.training import (
     DistributionConfig,
     DpoConfig,
@@ -41,6 +41,7 @@ __all__ = [
     "SearchSpace",
     "Section",
     "ServeConfig",
+    "Shrink",
     "SftConfig",
     "SplitsConfig",
     "StageConfig",

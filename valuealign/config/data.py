@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from valuealign.config.section import Screen, Section, Texts
+from valuealign.config.section import Screen, Section, Shrink, Texts
 
 
 class SurveyConfig(Section):
@@ -80,7 +80,11 @@ class GroupsConfig(Section):
     )
     min_n_eff: float = Field(60.0, gt=0, description="smaller groups (effective respondents, all people) are left out")
     max_groups: int | None = Field(None, ge=1, description="keep the largest groups only")
-    shrink: bool = Field(True, description="draw small groups' training targets towards everyone (empirical Bayes)")
+    shrink: Shrink = Field(
+        "everyone",
+        description="what small groups' training targets are drawn towards (empirical Bayes): everyone, traits (a "
+        "regression on the group's traits), or off",
+    )
 
 
 class SplitsConfig(Section):

@@ -22,6 +22,7 @@ def _texts(value: object) -> object:
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Shrink = Annotated[Literal["everyone", "traits", "off"], BeforeValidator(_yaml_off)]
 Screen = Annotated[Literal["off", "flag", "drop"], BeforeValidator(_yaml_off)]
 
 

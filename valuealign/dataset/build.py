@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from valuealign.config import RunConfig
-from valuealign.population import ShareTable, Shrunk, find_groups, shrink, tabulate, with_and_without
+from valuealign.config import RunConfig, Shrink
+from valuealign.population import (
+    ShareTable,
+    Shrunk,
+    by_traits,
+    everyone,
+    find_groups,
+    shrink,
+    tabulate,
+    with_and_without,
+)
 from valuealign.splits import Splits, check_leaks, split
 from valuealign.surveys import read_survey
 from valuealign.surveys.screening import Screened, screen
@@ -51,13 +61,23 @@ class Dataset:
 
     @cached_property
     def shrunk(self) -> Shrunk | None:
-        """What training aims at: small groups drawn towards everyone; None with ``groups.shrink: false``."""
-        return shrink(self.train) if self.config.groups.shrink else None
+        """What training aims at: small groups drawn towards ``groups.shrink``; None where that is off.
+
+        What the traits say is learnt from the cells that are trained, and from no other.
+        """
+        return drawn(self.train, self.config.groups.shrink, self.splits.train)
 
     @cached_property
     def screens(self) -> pl.DataFrame:
         """What each screen's marked people do to each group's targets, over everybody who was asked."""
         return with_and_without(self.asked, self.asked_weights_P, self.groups, self.screened.flags)
+
+
+def drawn(table: ShareTable, towards: Shrink, used: Collection[tuple[str, Group]] | None = None) -> Shrunk | None:
+    """Targets under ``groups.shrink``; traits are learnt from the cells ``used`` (item id, group; None: all)."""
+    if towards == "off":
+        return None
+    return shrink(table, by_traits(table, used) if towards == "traits" else everyone(table))
 
 
 def build(config: RunConfig) -> Dataset:

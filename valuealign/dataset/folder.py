@@ -26,10 +26,10 @@ import yaml
 
 import valuealign
 from valuealign.config import RunConfig
-from valuealign.dataset.build import Dataset
+from valuealign.dataset.build import Dataset, drawn
 from valuealign.dataset.facts import facts
 from valuealign.errors import ConfigError, SurveyError
-from valuealign.population import noise_floor, outcome_shares, shrink, tabulate, target_frame
+from valuealign.population import noise_floor, outcome_shares, tabulate, target_frame
 from valuealign.population.sensitivity import self_report, targets_with_and_without
 from valuealign.splits import pairs_frame
 from valuealign.surveys.codebook import Codebook
@@ -220,7 +220,7 @@ def _targets(dataset: Dataset) -> pl.DataFrame:
         survey, dataset.weights.weights_P, dataset.groups, seed=config.seed, halvings=HALVINGS, metric="jsd_bits"
     )
     parts = {
-        "all": target_frame(whole, shrink(whole) if config.groups.shrink else None, floor),
+        "all": target_frame(whole, drawn(whole, config.groups.shrink), floor),
         "train": target_frame(dataset.train, dataset.shrunk),
         **{part: target_frame(dataset.table(part)) for part in PARTS[1:]},
     }

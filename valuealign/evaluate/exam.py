@@ -207,7 +207,7 @@ def build_exam(
                 panels.append(panel)
                 facts[part]["splits"][split] = {"people": _persons(survey, rows_P), **_describe(panel)}
     if any(REGRESSION in panel.nulls for panel in panels):
-        facts["regression_ridge"] = guesses.ridge
+        facts["regression_ridge"] = guesses.regression.ridge
     cells = tuple(_blank(items[item], group, template) for item, group in asked)
     positions_CK = np.full((len(cells), width), np.nan)
     for c, cell in enumerate(cells):

@@ -10,8 +10,7 @@ import numpy as np
 from valuealign.evaluate.record import REGRESSION
 from valuealign.metrics.distances import Floats
 from valuealign.metrics.nulls import additive, mean_shares, uniform
-from valuealign.metrics.regression import fit_log_linear, log_linear_shares
-from valuealign.population import ShareTable
+from valuealign.population import Regression, ShareTable, regress
 from valuealign.types import EVERYONE, Group
 
 Pair = tuple[str, Group]
@@ -72,28 +71,13 @@ class Nulls:
         return additive(self._marginal(item, group), traits)
 
     def _regression(self, item: str, group: Group) -> Floats:
-        shares: Floats = self._fitted[0][self.table.group_index[group], self.table.item_index[item]]
+        shares: Floats = self.regression.shares_GIK[self.table.group_index[group], self.table.item_index[item]]
         return shares
 
-    @property
-    def ridge(self) -> float:
-        """The weight of the regression's penalty, in respondents, as chosen."""
-        return self._fitted[1]
-
     @cached_property
-    def _fitted(self) -> tuple[Floats, float]:
-        """Shares [G, I, K] by a log-linear regression on the groups' traits, of the trained cells; and its ridge."""
-        place = {trait: f for f, trait in enumerate(sorted({one for g in self.table.groups for one in g.traits}), 1)}
-        design_GF = np.zeros((len(self.table.groups), len(place) + 1))
-        design_GF[:, 0] = 1.0
-        for g, group in enumerate(self.table.groups):
-            design_GF[g, [place[trait] for trait in group.traits]] = 1.0
-        mass_GI = np.zeros(self.table.n_eff_GI.shape)
-        for item, group in self.known:
-            g, i = self.table.group_index[group], self.table.item_index[item]
-            mass_GI[g, i] = self.table.n_eff_GI[g, i]
-        beta_FIK, ridge = fit_log_linear(self.table.shares_GIK, mass_GI, design_GF)
-        return log_linear_shares(beta_FIK, design_GF, self.table.shares_GIK), ridge
+    def regression(self) -> Regression:
+        """A log-linear regression of the trained cells on their groups' traits."""
+        return regress(self.table, self.known)
 
     def _training_items(self, item: str, group: Group) -> Floats:
         """Mean of this group's answers to training items with the same options, else as many options."""

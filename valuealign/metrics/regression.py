@@ -45,12 +45,13 @@ def log_linear(shares_GIK: Floats, mass_GI: Floats, design_GF: Floats, ridge: fl
 
 
 def fit_log_linear(shares_GIK: Floats, mass_GI: Floats, design_GF: Floats, *, seed: int = 0) -> tuple[Floats, float]:
-    """``log_linear`` with the ridge that predicts a fifth of the cells best from the others; also that ridge."""
+    """Shares [G, I, K] by ``log_linear`` with the ridge that predicts a fifth of the cells best, and that ridge."""
     used_GI = (mass_GI > 0) & ~np.isnan(shares_GIK).all(-1)
     held_GI = used_GI & (np.random.default_rng([seed, 0x7269646765]).random(used_GI.shape) < LEFT_OUT)
     none = np.zeros((design_GF.shape[1], *shares_GIK.shape[1:]))
     if not held_GI.any() or not (used_GI & ~held_GI).any():
-        return log_linear(shares_GIK, np.where(used_GI, mass_GI, 0.0), design_GF, RIDGES[1], none), RIDGES[1]
+        beta = log_linear(shares_GIK, np.where(used_GI, mass_GI, 0.0), design_GF, RIDGES[1], none)
+        return log_linear_shares(beta, design_GF, shares_GIK), RIDGES[1]
     losses, beta = [], none
     for ridge in RIDGES:  # from the stiffest on: each fit begins where the last ended
         beta = log_linear(shares_GIK, np.where(used_GI & ~held_GI, mass_GI, 0.0), design_GF, ridge, beta)
@@ -58,7 +59,8 @@ def fit_log_linear(shares_GIK: Floats, mass_GI: Floats, design_GF: Floats, *, se
         counts_GIK = np.nan_to_num(shares_GIK) * np.where(held_GI, mass_GI, 0.0)[..., None]
         losses.append(-float((counts_GIK * np.nan_to_num(logp_GIK)).sum()))
     best = RIDGES[int(np.argmin(losses))]
-    return log_linear(shares_GIK, np.where(used_GI, mass_GI, 0.0), design_GF, best, beta), best
+    beta = log_linear(shares_GIK, np.where(used_GI, mass_GI, 0.0), design_GF, best, beta)
+    return log_linear_shares(beta, design_GF, shares_GIK), best
 
 
 def log_linear_shares(beta_FIK: Floats, design_GF: Floats, shares_GIK: Floats) -> Floats:

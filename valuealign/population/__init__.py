@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from valuealign.population.cells import membership, person_codes
+from valuealign.population.centre import Centre, Regression, by_traits, everyone, regress
 from valuealign.population.countries import Missing, missing_countries
 from valuealign.population.floor import Floor, noise_floor
 from valuealign.population.groups import find_groups, list_groups, population_shares
@@ -19,6 +20,11 @@ from valuealign.population.table import (
 from valuealign.population.targets import Shrunk, shrink, target_frame
 
 __all__ = [
+    "regress",
+    "everyone",
+    "by_traits",
+    "Regression",
+    "Centre",
     "Floor",
     "GroupNeed",
     "Missing",

@@ -1,10 +1,11 @@
-"""Training targets: small groups drawn towards everyone (empirical Bayes), and the table of all targets.
+"""Training targets: small groups drawn towards a centre (empirical Bayes), and the table of all targets.
 
 Shrinking trades a little bias for much noise, which is right for what a model is trained on and
 wrong for what it is judged by: evaluation reads the raw ``ShareTable`` only.
 
-kappa, the number of respondents that everyone's shares are worth, is not known but estimated, and
-so are everyone's shares: the intervals of shrunk targets hold both uncertainties.
+The centre is everyone, or what the traits of a group say of it (``centre``). kappa, the number of respondents that
+the centre's shares are worth, is not known but estimated, and so are those shares: the intervals of shrunk targets
+hold both uncertainties.
 
 Shape letters: ``R`` values of kappa, ``G`` groups, ``I`` items, ``K`` options (padded to the most that an item has).
 """
@@ -18,7 +19,7 @@ import numpy as np
 import polars as pl
 from scipy.special import gammaln
 
-from valuealign.errors import SurveyError
+from valuealign.population.centre import Centre, everyone
 from valuealign.population.floor import Floor
 from valuealign.population.table import JEFFREYS, ShareTable, intervals
 from valuealign.types import EVERYONE
@@ -29,15 +30,16 @@ GRID = 25
 
 @dataclass(frozen=True)
 class Shrunk(ShareTable):
-    """A ShareTable whose shares are drawn towards everyone's; ``n_GI`` and ``n_eff_GI`` stay as counted.
+    """A ShareTable whose shares are drawn towards a centre's; ``n_GI`` and ``n_eff_GI`` stay as counted.
 
-    ``pull_GI`` is the weight of everyone's shares in a target: 0 for everyone itself, NaN where
-    nobody answered. ``kappa_I`` is what everyone's shares are worth, in respondents (NaN where no
+    ``pull_GI`` is the weight of the centre's shares in a target: 0 for everyone itself, NaN where
+    nobody answered. ``kappa_I`` is what the centre's shares are worth, in respondents (NaN where no
     group answered); ``worth_GIK`` how many answers stand behind each target's interval. ``raw`` is
-    the table that was shrunk.
+    the table that was shrunk, ``centre`` what it was drawn towards.
     """
 
     raw: ShareTable
+    centre: Centre
     kappa_I: np.ndarray
     pull_GI: np.ndarray
     worth_GIK: np.ndarray
@@ -45,20 +47,20 @@ class Shrunk(ShareTable):
     def posterior(self) -> tuple[np.ndarray, np.ndarray]:
         """Beta parameters [G, I, K] of each target: its mean and its variance are those that ``shrink`` states.
 
-        Everyone's shares enter with Jeffreys' prior, so that an option that nobody chose stays
+        The centre's shares enter with Jeffreys' prior, so that an option that nobody chose stays
         possible. Everyone's own are the raw table's.
         """
-        centre_GIK = _drawn(self.raw.shares_GIK, _smooth(self.raw), self.pull_GI)
-        counts = self.worth_GIK * centre_GIK, self.worth_GIK * (1 - centre_GIK)
+        mean_GIK = _drawn(self.raw.shares_GIK, _smooth(self.centre), self.pull_GI)
+        counts = self.worth_GIK * mean_GIK, self.worth_GIK * (1 - mean_GIK)
         whole_G11 = (np.arange(len(self.groups)) == self.group_index[EVERYONE])[:, None, None]
         alpha, beta = (np.where(whole_G11, *both) for both in zip(self.raw.posterior(), counts, strict=True))
         return alpha, beta
 
 
-def shrink(table: ShareTable) -> Shrunk:
-    """Draw each group's shares towards everyone's, item by item, as far as the data say.
+def shrink(table: ShareTable, centre: Centre | None = None) -> Shrunk:
+    """Draw each group's shares towards the centre's (None: everyone's), item by item, as far as the data say.
 
-    The shares of an item's groups are taken as draws from Dirichlet(kappa p0) with p0 everyone's
+    The shares of an item's groups are taken as draws from Dirichlet(kappa p0) with p0 the centre's
     shares: the marginal likelihood of the n_eff-scaled counts is Dirichlet-multinomial (Mosimann
     1962). kappa is weighed by it, on a grid that is even in the pull kappa / (n + kappa) of a group
     of middling n (the uniform-shrinkage prior, Daniels 1999). target = (1 - b) p + b p0, with b the
@@ -66,24 +68,22 @@ def shrink(table: ShareTable) -> Shrunk:
 
     Behind the intervals stands a Beta for each share with the target's mean m and, by the law of
     total variance, the variance m (1 - m) E[1 / (n_eff + kappa + 1)], given kappa, + (p - p0)^2
-    Var[b], kappa's own, + m (1 - m) E[1 - (1 - b)^2] / (n0 + 1), everyone's n0 effective answers,
-    among which the group's own are. So no target is worth more answers than everyone's shares,
-    unless the group by itself is. Where groups do not differ at all, the intervals are wider than
-    they need be: that they differ a little cannot be ruled out.
+    Var[b], kappa's own, + m (1 - m) E[1 - (1 - b)^2] / (n0 + 1), of the centre's n0 effective answers,
+    among which the group's own are. So no target is worth more answers than the centre's shares,
+    unless the group by itself is. Where groups do not differ from the centre at all, the intervals are
+    wider than they need be: that they differ a little cannot be ruled out.
 
     kappa is estimated from all other groups with an answer. Groups that share people (a trait and
     its crossings) count each; the likelihood is then flattened to what as many persons would say.
 
     Raises SurveyError where the table lacks everyone.
     """
-    if EVERYONE not in table.group_index:
-        raise SurveyError("no group 'everyone' to shrink towards", mend="tabulate EVERYONE as well")
-    whole = table.group_index[EVERYONE]
-    about = _estimate(table)
-    shares_GIK, smooth_IK = _drawn(table.shares_GIK, table.shares_GIK[whole], about.pull_GI), _smooth(table)
-    centre_GIK = _drawn(table.shares_GIK, smooth_IK, about.pull_GI)
+    centre = centre or everyone(table)
+    about = _estimate(table, centre)
+    shares_GIK, smooth_GIK = _drawn(table.shares_GIK, centre.shares_GIK, about.pull_GI), _smooth(centre)
+    mean_GIK = _drawn(table.shares_GIK, smooth_GIK, about.pull_GI)
     # Only a share of everyone's own may be 0 or 1 here, and its worth is not used.
-    spread_GIK = (table.shares_GIK - smooth_IK) ** 2 / np.maximum(centre_GIK * (1 - centre_GIK), 1e-12)
+    spread_GIK = (table.shares_GIK - smooth_GIK) ** 2 / np.maximum(mean_GIK * (1 - mean_GIK), 1e-12)
     # Never less than one answer: about a group of one, far from everyone, the sum says nearly nothing.
     worth_GIK = np.maximum(1 / (about.within_GI[:, :, None] + about.spread_GI[:, :, None] * spread_GIK) - 1, 1.0)
     return Shrunk(
@@ -93,6 +93,7 @@ def shrink(table: ShareTable) -> Shrunk:
         table.n_GI,
         table.n_eff_GI,
         table,
+        centre,
         about.kappa_I,
         about.pull_GI,
         worth_GIK,
@@ -111,7 +112,7 @@ class _Estimate(NamedTuple):
     within_GI: np.ndarray
 
 
-def _estimate(table: ShareTable) -> _Estimate:
+def _estimate(table: ShareTable, centre: Centre) -> _Estimate:
     whole = table.group_index[EVERYONE]
     kappa_I = np.full(len(table.items), np.nan)
     pull_GI = np.where(table.n_eff_GI > 0, 0.0, np.nan)
@@ -120,11 +121,12 @@ def _estimate(table: ShareTable) -> _Estimate:
         other_G = table.n_eff_GI[:, i] > 0
         other_G[whole] = False
         if other_G.any():
-            shares_GK, n_G = table.shares_GIK[:, i, : len(item.options)], table.n_eff_GI[other_G, i]
+            k, n_G = len(item.options), table.n_eff_GI[other_G, i]
+            shares_GK, centre_GK = table.shares_GIK[other_G, i, :k], centre.shares_GIK[other_G, i, :k]
             power = min(1.0, table.n_GI[whole, i] / table.n_GI[other_G, i].sum())
-            kappa_R, weight_R = _kappas(n_G, shares_GK[other_G], shares_GK[whole], power)
+            kappa_R, weight_R = _kappas(n_G, shares_GK, centre_GK, power)
             pull_RG = kappa_R[:, None] / (n_G + kappa_R[:, None])
-            within_RG = 1 / (n_G + kappa_R[:, None] + 1) + (1 - (1 - pull_RG) ** 2) / (table.n_eff_GI[whole, i] + 1)
+            within_RG = 1 / (n_G + kappa_R[:, None] + 1) + (1 - (1 - pull_RG) ** 2) / (centre.worth_GI[other_G, i] + 1)
             pull_G, within_GI[other_G, i] = weight_R @ pull_RG, weight_R @ within_RG
             pull_GI[other_G, i], spread_GI[other_G, i] = pull_G, weight_R @ (pull_RG - pull_G) ** 2
             middle = _middling(n_G)
@@ -132,16 +134,15 @@ def _estimate(table: ShareTable) -> _Estimate:
     return _Estimate(kappa_I, pull_GI, spread_GI, within_GI)
 
 
-def _drawn(shares_GIK: np.ndarray, whole_IK: np.ndarray, pull_GI: np.ndarray) -> np.ndarray:
-    """The mean of a group's and everyone's shares, weighted by the pull."""
-    return np.asarray((1 - pull_GI[:, :, None]) * shares_GIK + pull_GI[:, :, None] * whole_IK)
+def _drawn(shares_GIK: np.ndarray, centre_GIK: np.ndarray, pull_GI: np.ndarray) -> np.ndarray:
+    """The mean of a group's and the centre's shares, weighted by the pull."""
+    return np.asarray((1 - pull_GI[:, :, None]) * shares_GIK + pull_GI[:, :, None] * centre_GIK)
 
 
-def _smooth(table: ShareTable) -> np.ndarray:
-    """Everyone's shares [I, K] under Jeffreys' prior: the means of their posterior."""
-    whole = table.group_index[EVERYONE]
-    n_I1 = table.n_eff_GI[whole, :, None]
-    return np.asarray((n_I1 * table.shares_GIK[whole] + JEFFREYS) / (n_I1 + 2 * JEFFREYS))
+def _smooth(centre: Centre) -> np.ndarray:
+    """The centre's shares [G, I, K] under Jeffreys' prior: the means of their posterior."""
+    n_GI1 = centre.worth_GI[:, :, None]
+    return np.asarray((n_GI1 * centre.shares_GIK + JEFFREYS) / (n_GI1 + 2 * JEFFREYS))
 
 
 def _middling(n_G: np.ndarray) -> float:
@@ -149,27 +150,28 @@ def _middling(n_G: np.ndarray) -> float:
     return float(np.exp(np.log(n_G).mean()))
 
 
-def _kappas(n_G: np.ndarray, shares_GK: np.ndarray, whole_K: np.ndarray, power: float) -> tuple[np.ndarray, np.ndarray]:
-    """Values of kappa [R] and what each weighs; options that nobody chose say nothing of it."""
-    chosen, middle = whole_K > 0, _middling(n_G)
-    counts_GK, whole_K = n_G[:, None] * shares_GK[:, chosen], whole_K[chosen]
+def _kappas(
+    n_G: np.ndarray, shares_GK: np.ndarray, centre_GK: np.ndarray, power: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of kappa [R] and what each weighs; options that the centre rules out say nothing of it."""
+    chosen, middle = (centre_GK > 0).all(0), _middling(n_G)
+    counts_GK, centre_GK = n_G[:, None] * shares_GK[:, chosen], centre_GK[:, chosen]
     low, high = 0.0, 1.0
     for _ in range(2):
         step = (high - low) / GRID
         pull_R = low + step * (np.arange(GRID) + 0.5)
         kappa_R = middle * pull_R / (1 - pull_R)
-        log_R = power * np.array([_likelihood(counts_GK, whole_K, kappa) for kappa in kappa_R])
+        log_R = power * np.array([_likelihood(counts_GK, centre_GK, kappa) for kappa in kappa_R])
         weight_R = np.exp(log_R - log_R.max())
         likely = pull_R[weight_R > 1e-3]
         low, high = max(0.0, likely[0] - 1.5 * step), min(1.0, likely[-1] + 1.5 * step)
     return kappa_R, weight_R / weight_R.sum()
 
 
-def _likelihood(counts_GK: np.ndarray, whole_K: np.ndarray, kappa: float) -> float:
+def _likelihood(counts_GK: np.ndarray, centre_GK: np.ndarray, kappa: float) -> float:
     """Log likelihood of kappa, Dirichlet-multinomial, less what does not hang on it."""
-    groups = len(counts_GK)
-    by_group = groups * gammaln(kappa) - gammaln(counts_GK.sum(axis=1) + kappa).sum()
-    by_option = gammaln(counts_GK + kappa * whole_K).sum() - groups * gammaln(kappa * whole_K).sum()
+    by_group = len(counts_GK) * gammaln(kappa) - gammaln(counts_GK.sum(axis=1) + kappa).sum()
+    by_option = (gammaln(counts_GK + kappa * centre_GK) - gammaln(kappa * centre_GK)).sum()
     return float(by_group + by_option)
 
 

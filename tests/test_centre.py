@@ -1,0 +1,134 @@
+"""Targets drawn towards what a group's traits say: the centre, its worth, and what it may read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from known_public import World
+
+from valuealign import config as configuration
+from valuealign.dataset import build
+from valuealign.errors import ConfigError, SurveyError
+from valuealign.metrics import total_variation
+from valuealign.population import ShareTable, by_traits, everyone, regress, shrink, tabulate
+from valuealign.types import EVERYONE, Group, Item, Option
+
+OPTIONS = tuple(Option(place, text, float(place)) for place, text in enumerate(("no", "perhaps", "yes")))
+LEVELS = [("sex", "f"), ("sex", "m"), ("age", "old"), ("age", "mid"), ("age", "young")]
+PAIRS = [(sex, age) for sex in LEVELS[:2] for age in LEVELS[2:]]
+GROUPS = (EVERYONE, *(Group((one,)) for one in LEVELS), *(Group(tuple(sorted(pair))) for pair in PAIRS))
+
+
+def world(rng: np.random.Generator, people: int = 120, items: int = 8) -> tuple[ShareTable, np.ndarray]:
+    """A table of people whose traits shift their answers each on its own, and the pairs' true shares [G, I, K]."""
+    base, shift = rng.normal(0, 0.5, (items, 3)), {one: rng.normal(0, 0.5, (items, 3)) for one in LEVELS}
+    power = {pair: np.exp(base + shift[pair[0]] + shift[pair[1]]) for pair in PAIRS}
+    true = {pair: one / one.sum(-1, keepdims=True) for pair, one in power.items()}
+    counts = {pair: np.array([rng.multinomial(people, one) for one in true[pair]]) for pair in PAIRS}
+    masses = [sum(counts.values())]
+    masses += [sum(counts[pair] for pair in PAIRS if one in pair) for one in LEVELS]
+    masses += [counts[pair] for pair in PAIRS]
+    counted = np.array(masses, dtype=float)
+    n_GI = counted.sum(-1)
+    named = tuple(Item(f"q{i}", f"Question {i}?", OPTIONS) for i in range(items))
+    table = ShareTable(named, GROUPS, counted / n_GI[..., None], n_GI.astype(np.int64), n_GI)
+    return table, np.array([true[pair] for pair in PAIRS])
+
+
+def test_targets_drawn_towards_traits_are_nearer_to_the_truth() -> None:
+    """Where traits act each on its own: nearer than as counted, and than drawn towards everyone."""
+    off: dict[str, list[float]] = {"counted": [], "everyone": [], "traits": []}
+    for seed in range(6):
+        table, true = world(np.random.default_rng(seed))
+        ways = {"counted": table, "everyone": shrink(table), "traits": shrink(table, by_traits(table))}
+        for name, one in ways.items():
+            off[name].append(float(total_variation(one.shares_GIK[6:], true).mean()))
+    assert np.mean(off["traits"]) < 0.8 * np.mean(off["counted"])
+    assert np.mean(off["traits"]) < 0.9 * np.mean(off["everyone"])
+
+
+def test_what_a_centre_is_worth() -> None:
+    """Six disjoint groups of 120 and four coefficients: each is worth 720 / 4, and a level its own people."""
+    table, _ = world(np.random.default_rng(1))
+    worth = by_traits(table).worth_GI
+    assert worth[0] == pytest.approx(np.full(8, 720))
+    assert worth[1:6] == pytest.approx(table.n_eff_GI[1:6]), "no share of a level is known better than by its people"
+    assert worth[6:] == pytest.approx(np.full((6, 8), 180)), "pairs borrow from their traits"
+    assert (everyone(table).worth_GI == 720).all()
+
+
+def test_a_centre_varies_as_its_worth_says() -> None:
+    """Over surveys of the same public the variance of a share is m (1 - m) / worth, or a little less by the ridge."""
+    drawn = []
+    for seed in range(60):
+        table, true = world(np.random.default_rng(7), items=4)  # the same public
+        rng = np.random.default_rng(seed)
+        counts = np.array([[rng.multinomial(120, one) for one in pair] for pair in true])
+        sums = [counts.sum(0), *(sum(counts[p] for p, pair in enumerate(PAIRS) if one in pair) for one in LEVELS)]
+        mass = np.concatenate([np.array(sums), counts]).astype(float)
+        n = mass.sum(-1)
+        again = ShareTable(table.items, table.groups, mass / n[..., None], n.astype(np.int64), n)
+        centre = by_traits(again)
+        drawn.append(centre.shares_GIK[6:])
+    mean, variance = np.mean(drawn, axis=0), np.var(drawn, axis=0)
+    worth = (mean * (1 - mean)).mean() / variance.mean()
+    assert worth == pytest.approx(centre.worth_GI[6:].mean(), rel=0.25)
+
+
+def test_intervals_of_drawn_targets_hold_the_truth() -> None:
+    held, wide, plain = [], [], []
+    for seed in range(12):
+        table, true = world(np.random.default_rng(seed))
+        drawn = shrink(table, by_traits(table))
+        for one, widths in ((drawn, wide), (table, plain)):
+            alpha, beta = one.posterior()
+            mean, both = alpha / (alpha + beta), alpha + beta
+            half = 1.96 * np.sqrt(mean * (1 - mean) / (both + 1))
+            widths.append(half[6:].mean())
+            if one is drawn:
+                held.append((np.abs(mean[6:] - true) <= half[6:]).mean())
+    assert np.mean(held) > 0.9 and np.mean(wide) < np.mean(plain)
+
+
+def test_everyone_stays_as_it_is_and_the_default_is_everyone() -> None:
+    table, _ = world(np.random.default_rng(2))
+    drawn = shrink(table, by_traits(table))
+    assert np.array_equal(drawn.shares_GIK[0], table.shares_GIK[0])
+    assert np.array_equal(shrink(table).shares_GIK, shrink(table, everyone(table)).shares_GIK)
+    lone = tabulate_without_everyone(table)
+    for make in (by_traits, everyone):
+        with pytest.raises(SurveyError, match="everyone"):
+            make(lone)
+
+
+def tabulate_without_everyone(table: ShareTable) -> ShareTable:
+    return ShareTable(table.items, table.groups[1:], table.shares_GIK[1:], table.n_GI[1:], table.n_eff_GI[1:])
+
+
+def test_a_regression_reads_no_cell_that_is_not_used() -> None:
+    seen = World()
+    train = tabulate(seen.survey, seen.weights, seen.groups, multiplicity_P=seen.splits.people("train"))
+    used = set(seen.splits.train)
+    shares = train.shares_GIK.copy()
+    for g, group in enumerate(train.groups):
+        for i, item in enumerate(train.items):
+            if (item.id, group) not in used:
+                shares[g, i] = np.where(np.isnan(shares[g, i]), np.nan, shares[g, i][::-1])
+    other = ShareTable(train.items, train.groups, shares, train.n_GI, train.n_eff_GI)
+    before, after = regress(train, used).shares_GIK, regress(other, used).shares_GIK
+    for item, group in used:
+        g, i = train.group_index[group], train.item_index[item]
+        assert np.array_equal(before[g, i], after[g, i], equal_nan=True)
+
+
+def test_a_run_draws_its_targets_so() -> None:
+    small = ("survey.people=600", "groups.max_groups=12")
+    towards = {way: build(configuration.load(None, [*small, f"groups.shrink={way}"])) for way in ("traits", "off")}
+    assert towards["off"].shrunk is None
+    drawn = towards["traits"].shrunk
+    assert drawn is not None
+    expected = shrink(drawn.raw, by_traits(drawn.raw, towards["traits"].splits.train))
+    assert np.array_equal(drawn.shares_GIK, expected.shares_GIK, equal_nan=True)
+    assert build(configuration.load(None, [*small, "groups.shrink=false"])).shrunk is None, "YAML's off is false"
+    with pytest.raises(ConfigError, match="groups.shrink"):
+        configuration.load(None, ["groups.shrink=true"])
