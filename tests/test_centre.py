@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from known_public import World
 
@@ -10,10 +11,13 @@ from valuealign import config as configuration
 from valuealign.dataset import build
 from valuealign.errors import ConfigError, SurveyError
 from valuealign.metrics import total_variation
-from valuealign.population import ShareTable, by_traits, everyone, regress, shrink, tabulate
+from valuealign.population import ShareTable, by_traits, choose_ridge, everyone, regress, shrink, tabulate
+from valuealign.population.centre import RIDGES
+from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Group, Item, Option
 
 OPTIONS = tuple(Option(place, text, float(place)) for place, text in enumerate(("no", "perhaps", "yes")))
+RIDGE = 10.0
 LEVELS = [("sex", "f"), ("sex", "m"), ("age", "old"), ("age", "mid"), ("age", "young")]
 PAIRS = [(sex, age) for sex in LEVELS[:2] for age in LEVELS[2:]]
 GROUPS = (EVERYONE, *(Group((one,)) for one in LEVELS), *(Group(tuple(sorted(pair))) for pair in PAIRS))
@@ -40,7 +44,7 @@ def test_targets_drawn_towards_traits_are_nearer_to_the_truth() -> None:
     off: dict[str, list[float]] = {"counted": [], "everyone": [], "traits": []}
     for seed in range(6):
         table, true = world(np.random.default_rng(seed))
-        ways = {"counted": table, "everyone": shrink(table), "traits": shrink(table, by_traits(table))}
+        ways = {"counted": table, "everyone": shrink(table), "traits": shrink(table, by_traits(table, RIDGE))}
         for name, one in ways.items():
             off[name].append(float(total_variation(one.shares_GIK[6:], true).mean()))
     assert np.mean(off["traits"]) < 0.8 * np.mean(off["counted"])
@@ -50,7 +54,7 @@ def test_targets_drawn_towards_traits_are_nearer_to_the_truth() -> None:
 def test_what_a_centre_is_worth() -> None:
     """Six disjoint groups of 120 and four coefficients: each is worth 720 / 4, and a level its own people."""
     table, _ = world(np.random.default_rng(1))
-    worth = by_traits(table).worth_GI
+    worth = by_traits(table, RIDGE).worth_GI
     assert worth[0] == pytest.approx(np.full(8, 720))
     assert worth[1:6] == pytest.approx(table.n_eff_GI[1:6]), "no share of a level is known better than by its people"
     assert worth[6:] == pytest.approx(np.full((6, 8), 180)), "pairs borrow from their traits"
@@ -68,7 +72,7 @@ def test_a_centre_varies_as_its_worth_says() -> None:
         mass = np.concatenate([np.array(sums), counts]).astype(float)
         n = mass.sum(-1)
         again = ShareTable(table.items, table.groups, mass / n[..., None], n.astype(np.int64), n)
-        centre = by_traits(again)
+        centre = by_traits(again, RIDGE)
         drawn.append(centre.shares_GIK[6:])
     mean, variance = np.mean(drawn, axis=0), np.var(drawn, axis=0)
     worth = (mean * (1 - mean)).mean() / variance.mean()
@@ -79,7 +83,7 @@ def test_intervals_of_drawn_targets_hold_the_truth() -> None:
     held, wide, plain = [], [], []
     for seed in range(12):
         table, true = world(np.random.default_rng(seed))
-        drawn = shrink(table, by_traits(table))
+        drawn = shrink(table, by_traits(table, RIDGE))
         for one, widths in ((drawn, wide), (table, plain)):
             alpha, beta = one.posterior()
             mean, both = alpha / (alpha + beta), alpha + beta
@@ -92,16 +96,17 @@ def test_intervals_of_drawn_targets_hold_the_truth() -> None:
 
 def test_everyone_stays_as_it_is_and_the_default_is_everyone() -> None:
     table, _ = world(np.random.default_rng(2))
-    drawn = shrink(table, by_traits(table))
+    drawn = shrink(table, by_traits(table, RIDGE))
     assert np.array_equal(drawn.shares_GIK[0], table.shares_GIK[0])
     assert np.array_equal(shrink(table).shares_GIK, shrink(table, everyone(table)).shares_GIK)
-    lone = tabulate_without_everyone(table)
-    for make in (by_traits, everyone):
-        with pytest.raises(SurveyError, match="everyone"):
-            make(lone)
+    lone = without_everyone(table)
+    with pytest.raises(SurveyError, match="everyone"):
+        by_traits(lone, RIDGE)
+    with pytest.raises(SurveyError, match="everyone"):
+        everyone(lone)
 
 
-def tabulate_without_everyone(table: ShareTable) -> ShareTable:
+def without_everyone(table: ShareTable) -> ShareTable:
     return ShareTable(table.items, table.groups[1:], table.shares_GIK[1:], table.n_GI[1:], table.n_eff_GI[1:])
 
 
@@ -115,10 +120,28 @@ def test_a_regression_reads_no_cell_that_is_not_used() -> None:
             if (item.id, group) not in used:
                 shares[g, i] = np.where(np.isnan(shares[g, i]), np.nan, shares[g, i][::-1])
     other = ShareTable(train.items, train.groups, shares, train.n_GI, train.n_eff_GI)
-    before, after = regress(train, used).shares_GIK, regress(other, used).shares_GIK
+    before, after = regress(train, RIDGE, used), regress(other, RIDGE, used)
     for item, group in used:
         g, i = train.group_index[group], train.item_index[item]
         assert np.array_equal(before[g, i], after[g, i], equal_nan=True)
+
+
+def test_a_ridge_is_chosen_by_people_who_were_not_fitted() -> None:
+    """Answers that no trait moves want the stiffest; those that all traits move a softer one. Of the people alone."""
+    seen = World()
+    rng, people_P = np.random.default_rng(0), seen.splits.people("train")
+    strong = choose_ridge(seen.survey, seen.weights, seen.groups, people_P)
+    mixed = seen.survey.people.with_columns(
+        pl.Series(item.id, rng.permutation(seen.survey.people[item.id].to_numpy()))
+        for item in seen.survey.codebook.items
+    )
+    none = choose_ridge(Survey(seen.survey.codebook, mixed), seen.weights, seen.groups, people_P)
+    assert none == max(RIDGES) and strong < none
+    others = seen.survey.people.with_columns(
+        pl.when(pl.Series(people_P)).then(pl.col(item.id)).otherwise(0).alias(item.id)
+        for item in seen.survey.codebook.items
+    )
+    assert choose_ridge(Survey(seen.survey.codebook, others), seen.weights, seen.groups, people_P) == strong
 
 
 def test_a_run_draws_its_targets_so() -> None:
@@ -127,7 +150,10 @@ def test_a_run_draws_its_targets_so() -> None:
     assert towards["off"].shrunk is None
     drawn = towards["traits"].shrunk
     assert drawn is not None
-    expected = shrink(drawn.raw, by_traits(drawn.raw, towards["traits"].splits.train))
+    made = towards["traits"]
+    train_P = made.splits.people("train")
+    ridge = choose_ridge(made.survey, made.weights.weights_P, made.groups, train_P, made.splits.train)
+    expected = shrink(drawn.raw, by_traits(drawn.raw, ridge, made.splits.train))
     assert np.array_equal(drawn.shares_GIK, expected.shares_GIK, equal_nan=True)
     assert build(configuration.load(None, [*small, "groups.shrink=false"])).shrunk is None, "YAML's off is false"
     with pytest.raises(ConfigError, match="groups.shrink"):

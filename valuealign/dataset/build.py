@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import polars as pl
 
-from valuealign.config import RunConfig, Shrink
+from valuealign.config import RunConfig
 from valuealign.population import (
     ShareTable,
     Shrunk,
     by_traits,
+    choose_ridge,
     everyone,
     find_groups,
     shrink,
     tabulate,
     with_and_without,
 )
+from valuealign.population.centre import Cells
 from valuealign.splits import Splits, check_leaks, split
 from valuealign.surveys import read_survey
 from valuealign.surveys.screening import Screened, screen
@@ -65,19 +66,23 @@ class Dataset:
 
         What the traits say is learnt from the cells that are trained, and from no other.
         """
-        return drawn(self.train, self.config.groups.shrink, self.splits.train)
+        return self.drawn("train", self.splits.train)
+
+    def drawn(self, part: str | None = None, used: Cells | None = None) -> Shrunk | None:
+        """``table(part)`` under ``groups.shrink``; traits are learnt from the cells ``used`` (None: all)."""
+        table, towards = self.table(part), self.config.groups.shrink
+        if towards == "off":
+            return None
+        if towards == "everyone":
+            return shrink(table, everyone(table))
+        people_P = np.ones(self.survey.people.height, bool) if part is None else self.splits.people(part)
+        ridge = choose_ridge(self.survey, self.weights.weights_P, self.groups, people_P, used)
+        return shrink(table, by_traits(table, ridge, used))
 
     @cached_property
     def screens(self) -> pl.DataFrame:
         """What each screen's marked people do to each group's targets, over everybody who was asked."""
         return with_and_without(self.asked, self.asked_weights_P, self.groups, self.screened.flags)
-
-
-def drawn(table: ShareTable, towards: Shrink, used: Collection[tuple[str, Group]] | None = None) -> Shrunk | None:
-    """Targets under ``groups.shrink``; traits are learnt from the cells ``used`` (item id, group; None: all)."""
-    if towards == "off":
-        return None
-    return shrink(table, by_traits(table, used) if towards == "traits" else everyone(table))
 
 
 def build(config: RunConfig) -> Dataset:

@@ -26,7 +26,7 @@ import yaml
 
 import valuealign
 from valuealign.config import RunConfig
-from valuealign.dataset.build import Dataset, drawn
+from valuealign.dataset.build import Dataset
 from valuealign.dataset.facts import facts
 from valuealign.errors import ConfigError, SurveyError
 from valuealign.population import noise_floor, outcome_shares, tabulate, target_frame
@@ -220,7 +220,7 @@ def _targets(dataset: Dataset) -> pl.DataFrame:
         survey, dataset.weights.weights_P, dataset.groups, seed=config.seed, halvings=HALVINGS, metric="jsd_bits"
     )
     parts = {
-        "all": target_frame(whole, drawn(whole, config.groups.shrink), floor),
+        "all": target_frame(whole, dataset.drawn(), floor),
         "train": target_frame(dataset.train, dataset.shrunk),
         **{part: target_frame(dataset.table(part)) for part in PARTS[1:]},
     }

@@ -16,7 +16,7 @@ from valuealign.evaluate.nulls import Nulls, Pair
 from valuealign.evaluate.record import HELD_OUT, REGRESSION, Evaluation, Portrait, Row, Tested
 from valuealign.metrics import Floats, around, jsd_bits, softmax
 from valuealign.metrics.intervals import FEW
-from valuealign.population import ShareTable, membership, outcome_shares, person_codes, tabulate
+from valuealign.population import ShareTable, choose_ridge, membership, outcome_shares, person_codes, tabulate
 from valuealign.prompts import Template
 from valuealign.signals.targets import question
 from valuealign.splits import SURVEY, WAVES, Splits
@@ -188,7 +188,8 @@ def build_exam(
     items = {item.id: item for item in train.items}
     place = {pair: c for c, pair in enumerate(asked)}
     width = train.shares_GIK.shape[2]
-    guesses = Nulls(train, set(splits.train))
+    ridge = choose_ridge(survey, weights_P, groups, splits.people("train"), splits.train)
+    guesses = Nulls(train, set(splits.train), ridge)
     facts: dict[str, Any] = {"train_people": _persons(survey, splits.people("train")), "bootstrap": bootstrap}
     panels: list[Panel] = []
     for number, part in enumerate(PARTS, start=1):
@@ -207,7 +208,7 @@ def build_exam(
                 panels.append(panel)
                 facts[part]["splits"][split] = {"people": _persons(survey, rows_P), **_describe(panel)}
     if any(REGRESSION in panel.nulls for panel in panels):
-        facts["regression_ridge"] = guesses.regression.ridge
+        facts["regression_ridge"] = ridge
     cells = tuple(_blank(items[item], group, template) for item, group in asked)
     positions_CK = np.full((len(cells), width), np.nan)
     for c, cell in enumerate(cells):

@@ -10,7 +10,7 @@ import numpy as np
 from valuealign.evaluate.record import REGRESSION
 from valuealign.metrics.distances import Floats
 from valuealign.metrics.nulls import additive, mean_shares, uniform
-from valuealign.population import Regression, ShareTable, regress
+from valuealign.population import ShareTable, regress
 from valuealign.types import EVERYONE, Group
 
 Pair = tuple[str, Group]
@@ -19,10 +19,10 @@ ORACLES = ("marginal", "others", "additive")
 
 
 class Nulls:
-    """Guesses about (item, group) pairs from the training people's table."""
+    """Guesses about (item, group) pairs from the training people's table; without a ``ridge`` no regression."""
 
-    def __init__(self, table: ShareTable, known: set[Pair]) -> None:
-        self.table, self.known = table, known
+    def __init__(self, table: ShareTable, known: set[Pair], ridge: float | None = None) -> None:
+        self.table, self.known, self.ridge = table, known, ridge
         self.training_items = {item for item, _ in known}
         self.training_groups = {group for _, group in known}
 
@@ -33,7 +33,7 @@ class Nulls:
             makers["others"] = self._others
         if split not in ("everyone", "survey"):  # there both are the trained answer itself: the split-half says it
             makers |= {"marginal": self._marginal, "additive": self._additive}
-        if split in ("cells", "groups", "seen", "waves"):
+        if self.ridge is not None and split in ("cells", "groups", "seen", "waves"):
             makers[REGRESSION] = self._regression
         if split == "waves":
             makers["persistence"] = self._shares
@@ -71,13 +71,13 @@ class Nulls:
         return additive(self._marginal(item, group), traits)
 
     def _regression(self, item: str, group: Group) -> Floats:
-        shares: Floats = self.regression.shares_GIK[self.table.group_index[group], self.table.item_index[item]]
+        shares: Floats = self._regressed[self.table.group_index[group], self.table.item_index[item]]
         return shares
 
     @cached_property
-    def regression(self) -> Regression:
-        """A log-linear regression of the trained cells on their groups' traits."""
-        return regress(self.table, self.known)
+    def _regressed(self) -> Floats:
+        assert self.ridge is not None, "a regression needs its ridge"
+        return regress(self.table, self.ridge, self.known)
 
     def _training_items(self, item: str, group: Group) -> Floats:
         """Mean of this group's answers to training items with the same options, else as many options."""

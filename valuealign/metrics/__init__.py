@@ -28,7 +28,7 @@ from valuealign.metrics.distances import (
 )
 from valuealign.metrics.intervals import around, crossed_draws, crossed_interval, interval, ratio_draws
 from valuealign.metrics.nulls import additive, mean_shares, uniform
-from valuealign.metrics.regression import fit_log_linear
+from valuealign.metrics.regression import log_linear, log_linear_shares
 
 METRICS: dict[str, Metric] = {
     "jsd_bits": Metric("Jensen-Shannon divergence", "bits", "lower", mean_of(jsd_bits)),
@@ -51,9 +51,10 @@ __all__ = [
     "crossed_draws",
     "crossed_interval",
     "entropy_bits",
-    "fit_log_linear",
     "interval",
     "jsd_bits",
+    "log_linear",
+    "log_linear_shares",
     "mean_shares",
     "mode_accuracy",
     "pairing",

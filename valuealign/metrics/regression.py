@@ -10,8 +10,6 @@ from scipy.optimize import minimize
 
 from valuealign.metrics.distances import Floats, softmax
 
-RIDGES = (300.0, 100.0, 30.0, 10.0, 3.0)
-LEFT_OUT = 0.2  # of the cells, to choose the ridge by
 STEPS = 300
 
 
@@ -42,25 +40,6 @@ def log_linear(shares_GIK: Floats, mass_GI: Floats, design_GF: Floats, ridge: fl
 
     found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
     return np.asarray(found.x.reshape(f, i, k))
-
-
-def fit_log_linear(shares_GIK: Floats, mass_GI: Floats, design_GF: Floats, *, seed: int = 0) -> tuple[Floats, float]:
-    """Shares [G, I, K] by ``log_linear`` with the ridge that predicts a fifth of the cells best, and that ridge."""
-    used_GI = (mass_GI > 0) & ~np.isnan(shares_GIK).all(-1)
-    held_GI = used_GI & (np.random.default_rng([seed, 0x7269646765]).random(used_GI.shape) < LEFT_OUT)
-    none = np.zeros((design_GF.shape[1], *shares_GIK.shape[1:]))
-    if not held_GI.any() or not (used_GI & ~held_GI).any():
-        beta = log_linear(shares_GIK, np.where(used_GI, mass_GI, 0.0), design_GF, RIDGES[1], none)
-        return log_linear_shares(beta, design_GF, shares_GIK), RIDGES[1]
-    losses, beta = [], none
-    for ridge in RIDGES:  # from the stiffest on: each fit begins where the last ended
-        beta = log_linear(shares_GIK, np.where(used_GI & ~held_GI, mass_GI, 0.0), design_GF, ridge, beta)
-        logp_GIK = np.log(np.maximum(log_linear_shares(beta, design_GF, shares_GIK), 1e-12))
-        counts_GIK = np.nan_to_num(shares_GIK) * np.where(held_GI, mass_GI, 0.0)[..., None]
-        losses.append(-float((counts_GIK * np.nan_to_num(logp_GIK)).sum()))
-    best = RIDGES[int(np.argmin(losses))]
-    beta = log_linear(shares_GIK, np.where(used_GI, mass_GI, 0.0), design_GF, best, beta)
-    return log_linear_shares(beta, design_GF, shares_GIK), best
 
 
 def log_linear_shares(beta_FIK: Floats, design_GF: Floats, shares_GIK: Floats) -> Floats:

@@ -5,16 +5,23 @@ Shape letters: ``G`` groups, ``I`` items, ``K`` options (padded), ``F`` features
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from valuealign.errors import SurveyError
-from valuealign.metrics import Floats, fit_log_linear
-from valuealign.population.table import ShareTable
+from valuealign.metrics import Floats, log_linear, log_linear_shares
+from valuealign.population.floor import random_halves
+from valuealign.population.table import ShareTable, tabulate
+from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Group
+
+Cells = Collection[tuple[str, Group]]  # by item id and group
+# What the ridge is chosen from, in respondents.
+RIDGES = (300.0, 170.0, 100.0, 55.0, 30.0, 17.0, 10.0, 5.0)
+HALVINGS = 3
 
 
 class Centre(NamedTuple):
@@ -22,13 +29,6 @@ class Centre(NamedTuple):
 
     shares_GIK: Floats
     worth_GI: Floats
-
-
-class Regression(NamedTuple):
-    """Shares [G, I, K] that a log-linear regression on traits gives to every group, and the ridge it chose."""
-
-    shares_GIK: Floats
-    ridge: float
 
 
 def everyone(table: ShareTable) -> Centre:
@@ -41,16 +41,57 @@ def everyone(table: ShareTable) -> Centre:
     )
 
 
-def regress(table: ShareTable, used: Collection[tuple[str, Group]] | None = None) -> Regression:
-    """The groups' shares from their traits, each acting on its own: main effects, fitted to the cells ``used``.
+def regress(table: ShareTable, ridge: float, used: Cells | None = None) -> Floats:
+    """The groups' shares [G, I, K] from their traits, each acting on its own: main effects, fitted to cells ``used``.
 
-    A cell counts by its n_eff; None: every cell that somebody answered.
+    A cell (item id, group) counts by its n_eff; None: every cell that somebody answered. ``ridge`` is what draws the
+    effects to 0, in respondents (``choose_ridge``).
     """
-    shares_GIK, ridge = fit_log_linear(table.shares_GIK, _mass(table, used), _design(table))
-    return Regression(shares_GIK, ridge)
+    design_GF = _design(table)
+    start_FIK = np.zeros((design_GF.shape[1], *table.shares_GIK.shape[1:]))
+    beta_FIK = log_linear(table.shares_GIK, _mass(table, used), design_GF, ridge, start_FIK)
+    return log_linear_shares(beta_FIK, design_GF, table.shares_GIK)
 
 
-def by_traits(table: ShareTable, used: Collection[tuple[str, Group]] | None = None) -> Centre:
+def choose_ridge(
+    survey: Survey,
+    weights_P: np.ndarray,
+    groups: Sequence[Group],
+    people_P: NDArray[np.bool_],
+    used: Cells | None = None,
+) -> float:
+    """The ridge of ``RIDGES`` with which the cells of one half of the people say best what the other half answered.
+
+    Halves share no person. Cells left out of a fit to the same people would not do: groups overlap, so the noise of
+    the cells that are fitted is also theirs, and a ridge that fits noise would look good.
+    """
+    first_P = random_halves(survey, people_P, HALVINGS, seed=0)[:, people_P]
+    loss_R = np.zeros(len(RIDGES))
+    for one_P in first_P:
+        sides = []
+        for half_P in (one_P, ~one_P):
+            rows_P = np.zeros(len(people_P))
+            rows_P[people_P] = half_P
+            sides.append(tabulate(survey, weights_P, groups, multiplicity_P=rows_P))
+        for told, judge in (sides, sides[::-1]):
+            loss_R += _losses(told, judge, used)
+    return RIDGES[int(np.argmin(loss_R))]
+
+
+def _losses(told: ShareTable, judge: ShareTable, used: Cells | None) -> Floats:
+    """For each ridge, minus the log-likelihood of ``judge``'s answers (nats a respondent) under a fit to ``told``."""
+    design_GF, mass_GI, counted_GI = _design(told), _mass(told, used), _mass(judge, used)
+    beta_FIK = np.zeros((design_GF.shape[1], *told.shares_GIK.shape[1:]))
+    losses = []
+    for ridge in RIDGES:  # from the stiffest on: each fit begins where the last ended
+        beta_FIK = log_linear(told.shares_GIK, mass_GI, design_GF, ridge, beta_FIK)
+        shares_GIK = log_linear_shares(beta_FIK, design_GF, judge.shares_GIK)
+        logp_GIK = np.log(np.maximum(np.nan_to_num(shares_GIK, nan=1.0), np.finfo(np.float64).tiny))
+        losses.append(-float((counted_GI[..., None] * np.nan_to_num(judge.shares_GIK) * logp_GIK).sum()))
+    return np.array(losses) / max(float(counted_GI.sum()), 1.0)
+
+
+def by_traits(table: ShareTable, ridge: float, used: Cells | None = None) -> Centre:
     """``regress``, with the answers behind each group's share: what its variance in least squares is worth.
 
     Cells share people, and their shares go together: those of two groups by 1 / n of the people whom the traits that
@@ -70,7 +111,7 @@ def by_traits(table: ShareTable, used: Collection[tuple[str, Group]] | None = No
             together_GG = 1 / np.maximum(n_GG, 1.0)
             variance_G = np.einsum("gf,fh,gh->g", design_GF, solve_FG @ together_GG @ solve_FG.T, design_GF)
             worth_GI[:, i] = 1 / np.maximum(variance_G, 1e-12)
-    return Centre(regress(table, used).shares_GIK, worth_GI)
+    return Centre(regress(table, ridge, used), worth_GI)
 
 
 def _common(table: ShareTable) -> NDArray[np.intp]:
@@ -99,7 +140,7 @@ def _design(table: ShareTable) -> Floats:
     return design_GF
 
 
-def _mass(table: ShareTable, used: Collection[tuple[str, Group]] | None) -> Floats:
+def _mass(table: ShareTable, used: Cells | None) -> Floats:
     if used is None:
         return np.asarray(table.n_eff_GI, dtype=np.float64)
     mass_GI = np.zeros(table.n_eff_GI.shape)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from valuealign.errors import ConfigError, nearest
 from valuealign.metrics.distances import jsd_bits, total_variation, wasserstein
@@ -80,7 +81,7 @@ def noise_floor(
         raise ConfigError(f"no noise floor for '{metric}'", where="metric", mend=nearest(metric, DISTANCES))
     assert halvings > 0, "a mean over no halves"
     cells = Cells(survey, groups)
-    first_RP = _halves(survey, people_P, halvings, seed)
+    first_RP = random_halves(survey, people_P, halvings, seed=seed)
     whole_P = weights_P if people_P is None else weights_P * people_P
     distance_RGI = np.full((halvings, len(groups), len(survey.codebook.items)), np.nan)
     for i, item in enumerate(survey.codebook.items):
@@ -98,8 +99,8 @@ def noise_floor(
     return Floor(metric, truth, halvings, factor, split_half_GI, factor * split_half_GI)
 
 
-def _halves(survey: Survey, people_P: np.ndarray | None, halvings: int, seed: int) -> np.ndarray:
-    """Booleans [R, P]: the rows of the first half of the persons."""
+def random_halves(survey: Survey, people_P: np.ndarray | None, halvings: int, *, seed: int) -> NDArray[np.bool_]:
+    """[R, P]: the rows of a random half of the persons (of those in ``people_P``), ``halvings`` times."""
     rng = np.random.default_rng([seed, 0x666C6F6F])
     person_P, persons = person_codes(survey)
     drawable = np.unique(person_P if people_P is None else person_P[people_P.astype(bool)])
