@@ -11,8 +11,19 @@ from valuealign import config as configuration
 from valuealign.dataset import build
 from valuealign.errors import ConfigError, SurveyError
 from valuealign.metrics import total_variation
-from valuealign.population import ShareTable, by_traits, choose_ridge, everyone, regress, shrink, tabulate
+from valuealign.population import (
+    ShareTable,
+    by_traits,
+    choose_ridge,
+    everyone,
+    membership,
+    regress,
+    relations,
+    shrink,
+    tabulate,
+)
 from valuealign.population.centre import RIDGES
+from valuealign.population.table import intervals
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Group, Item, Option
 
@@ -20,6 +31,9 @@ OPTIONS = tuple(Option(place, text, float(place)) for place, text in enumerate((
 RIDGE = 10.0
 LEVELS = [("sex", "f"), ("sex", "m"), ("age", "old"), ("age", "mid"), ("age", "young")]
 PAIRS = [(sex, age) for sex in LEVELS[:2] for age in LEVELS[2:]]
+# Which of the six disjoint groups each group holds, and so how the shares of two groups go together.
+WITHIN = np.array([[1] * 6, *([int(one in pair) for pair in PAIRS] for one in LEVELS), *np.eye(6, dtype=int).tolist()])
+RELATED = WITHIN @ WITHIN.T / np.sqrt(np.outer(WITHIN.sum(1), WITHIN.sum(1)))
 GROUPS = (EVERYONE, *(Group((one,)) for one in LEVELS), *(Group(tuple(sorted(pair))) for pair in PAIRS))
 
 
@@ -44,7 +58,7 @@ def test_targets_drawn_towards_traits_are_nearer_to_the_truth() -> None:
     off: dict[str, list[float]] = {"counted": [], "everyone": [], "traits": []}
     for seed in range(6):
         table, true = world(np.random.default_rng(seed))
-        ways = {"counted": table, "everyone": shrink(table), "traits": shrink(table, by_traits(table, RIDGE))}
+        ways = {"counted": table, "everyone": shrink(table), "traits": shrink(table, by_traits(table, RIDGE, RELATED))}
         for name, one in ways.items():
             off[name].append(float(total_variation(one.shares_GIK[6:], true).mean()))
     assert np.mean(off["traits"]) < 0.8 * np.mean(off["counted"])
@@ -54,7 +68,7 @@ def test_targets_drawn_towards_traits_are_nearer_to_the_truth() -> None:
 def test_what_a_centre_is_worth() -> None:
     """Six disjoint groups of 120 and four coefficients: each is worth 720 / 4, and a level its own people."""
     table, _ = world(np.random.default_rng(1))
-    worth = by_traits(table, RIDGE).worth_GI
+    worth = by_traits(table, RIDGE, RELATED).worth_GI
     assert worth[0] == pytest.approx(np.full(8, 720))
     assert worth[1:6] == pytest.approx(table.n_eff_GI[1:6]), "no share of a level is known better than by its people"
     assert worth[6:] == pytest.approx(np.full((6, 8), 180)), "pairs borrow from their traits"
@@ -72,7 +86,7 @@ def test_a_centre_varies_as_its_worth_says() -> None:
         mass = np.concatenate([np.array(sums), counts]).astype(float)
         n = mass.sum(-1)
         again = ShareTable(table.items, table.groups, mass / n[..., None], n.astype(np.int64), n)
-        centre = by_traits(again, RIDGE)
+        centre = by_traits(again, RIDGE, RELATED)
         drawn.append(centre.shares_GIK[6:])
     mean, variance = np.mean(drawn, axis=0), np.var(drawn, axis=0)
     worth = (mean * (1 - mean)).mean() / variance.mean()
@@ -83,7 +97,7 @@ def test_intervals_of_drawn_targets_hold_the_truth() -> None:
     held, wide, plain = [], [], []
     for seed in range(12):
         table, true = world(np.random.default_rng(seed))
-        drawn = shrink(table, by_traits(table, RIDGE))
+        drawn = shrink(table, by_traits(table, RIDGE, RELATED))
         for one, widths in ((drawn, wide), (table, plain)):
             alpha, beta = one.posterior()
             mean, both = alpha / (alpha + beta), alpha + beta
@@ -96,12 +110,12 @@ def test_intervals_of_drawn_targets_hold_the_truth() -> None:
 
 def test_everyone_stays_as_it_is_and_the_default_is_everyone() -> None:
     table, _ = world(np.random.default_rng(2))
-    drawn = shrink(table, by_traits(table, RIDGE))
+    drawn = shrink(table, by_traits(table, RIDGE, RELATED))
     assert np.array_equal(drawn.shares_GIK[0], table.shares_GIK[0])
     assert np.array_equal(shrink(table).shares_GIK, shrink(table, everyone(table)).shares_GIK)
     lone = without_everyone(table)
     with pytest.raises(SurveyError, match="everyone"):
-        by_traits(lone, RIDGE)
+        by_traits(lone, RIDGE, RELATED[1:, 1:])
     with pytest.raises(SurveyError, match="everyone"):
         everyone(lone)
 
@@ -144,6 +158,36 @@ def test_a_ridge_is_chosen_by_people_who_were_not_fitted() -> None:
     assert choose_ridge(Survey(seen.survey.codebook, others), seen.weights, seen.groups, people_P) == strong
 
 
+def test_how_shares_go_together() -> None:
+    """The correlation of two groups' shares over the answers of the same weighted people."""
+    seen = World()
+    rng, people = np.random.default_rng(0), seen.survey.people.height
+    weights = np.exp(rng.normal(0, 0.8, people))
+    groups = seen.groups[:8]
+    related = relations(seen.survey, weights, groups)
+    assert np.allclose(np.diag(related), 1) and np.linalg.eigvalsh(related).min() > -1e-9
+    answers = rng.integers(0, 2, (400, people))  # one question, answered anew by the same people
+    inside = membership(seen.survey, groups) * weights[:, None]
+    shares = answers @ inside / inside.sum(0)
+    assert np.corrcoef(shares.T) == pytest.approx(related, abs=0.15)
+
+
+def test_tables_of_all_kinds_have_a_centre() -> None:
+    """Everyone alone, crossings without their traits, a question that nobody answered."""
+    seen = World()
+    pairs = tuple(group for group in seen.groups if len(group.traits) == 2)
+    blank = seen.survey.people.with_columns(pl.lit(None, dtype=pl.Int16).alias("q00"))
+    for survey, groups in (
+        (seen.survey, (EVERYONE,)),
+        (seen.survey, (EVERYONE, *pairs)),
+        (Survey(seen.survey.codebook, blank), seen.groups),
+    ):
+        counted = tabulate(survey, seen.weights, groups)
+        drawn = shrink(counted, by_traits(counted, RIDGE, relations(survey, seen.weights, groups)))
+        there = ~np.isnan(counted.shares_GIK)
+        assert np.array_equal(there, ~np.isnan(drawn.shares_GIK)) and np.isfinite(drawn.posterior()[0][there]).all()
+
+
 def test_a_run_draws_its_targets_so() -> None:
     small = ("survey.people=600", "groups.max_groups=12")
     towards = {way: build(configuration.load(None, [*small, f"groups.shrink={way}"])) for way in ("traits", "off")}
@@ -151,10 +195,16 @@ def test_a_run_draws_its_targets_so() -> None:
     drawn = towards["traits"].shrunk
     assert drawn is not None
     made = towards["traits"]
-    train_P = made.splits.people("train")
+    train_P, used_GI = made.splits.people("train"), np.zeros(drawn.n_GI.shape, bool)
+    for item, group in made.splits.train:
+        used_GI[drawn.group_index[group], drawn.item_index[item]] = True
     ridge = choose_ridge(made.survey, made.weights.weights_P, made.groups, train_P, made.splits.train)
-    expected = shrink(drawn.raw, by_traits(drawn.raw, ridge, made.splits.train))
+    related = relations(made.survey, made.weights.weights_P, made.groups, train_P)
+    expected = shrink(drawn.raw, by_traits(drawn.raw, ridge, related, made.splits.train), used_GI)
     assert np.array_equal(drawn.shares_GIK, expected.shares_GIK, equal_nan=True)
+    # Also of a question that is held out altogether, of which no cell is used.
+    (low, high), there = (intervals(*drawn.posterior(), drawn.shares_GIK)), ~np.isnan(drawn.raw.shares_GIK)
+    assert np.isfinite(low[there]).all() and np.isfinite(high[there]).all() and not used_GI.any(0).all()
     assert build(configuration.load(None, [*small, "groups.shrink=false"])).shrunk is None, "YAML's off is false"
     with pytest.raises(ConfigError, match="groups.shrink"):
         configuration.load(None, ["groups.shrink=true"])

@@ -75,7 +75,7 @@ def prepare(config: RunConfig, progress: Callable[[str], None] = tell) -> Prepar
     targets = dataset.shrunk or dataset.train
     wordings = train_templates(config.prompts)
     cells = tuple(survey_cells(targets, splits.train, templates=wordings))
-    exam = exam_of(config, survey, weights_P, dataset.groups, splits)
+    exam = exam_of(config, survey, weights_P, dataset.groups, splits, ridge=dataset.ridge)
     held = [exam.cells[c] for panel in exam.panels if panel.split in HELD_OUT for c in panel.cell_C]
     refuse_same_prompts(cells, held)
     found["cells to train on"] = f"{len(cells):,}"

@@ -16,6 +16,7 @@ from valuealign.population import (
     choose_ridge,
     everyone,
     find_groups,
+    relations,
     shrink,
     tabulate,
     with_and_without,
@@ -68,16 +69,28 @@ class Dataset:
         """
         return self.drawn("train", self.splits.train)
 
+    @cached_property
+    def ridge(self) -> float:
+        """What draws a regression's effects to 0, chosen on the train people and the cells that are trained."""
+        return choose_ridge(
+            self.survey, self.weights.weights_P, self.groups, self.splits.people("train"), self.splits.train
+        )
+
     def drawn(self, part: str | None = None, used: Cells | None = None) -> Shrunk | None:
-        """``table(part)`` under ``groups.shrink``; traits are learnt from the cells ``used`` (None: all)."""
+        """``table(part)`` under ``groups.shrink``; all that is estimated is, of the cells ``used`` (None: of all)."""
         table, towards = self.table(part), self.config.groups.shrink
         if towards == "off":
             return None
+        used_GI = None
+        if used is not None:
+            used_GI = np.zeros(table.n_GI.shape, bool)
+            for item, group in used:
+                used_GI[table.group_index[group], table.item_index[item]] = True
         if towards == "everyone":
-            return shrink(table, everyone(table))
-        people_P = np.ones(self.survey.people.height, bool) if part is None else self.splits.people(part)
-        ridge = choose_ridge(self.survey, self.weights.weights_P, self.groups, people_P, used)
-        return shrink(table, by_traits(table, ridge, used))
+            return shrink(table, everyone(table), used_GI)
+        people_P = None if part is None else self.splits.people(part)
+        related_GG = relations(self.survey, self.weights.weights_P, self.groups, people_P)
+        return shrink(table, by_traits(table, self.ridge, related_GG, used), used_GI)
 
     @cached_property
     def screens(self) -> pl.DataFrame:

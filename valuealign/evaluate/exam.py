@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from valuealign.errors import ModelError, SplitError
 from valuealign.evaluate.judge import Ints, Judge, Panel, Part
-from valuealign.evaluate.nulls import Nulls, Pair
+from valuealign.evaluate.nulls import REGRESSED, Nulls, Pair
 from valuealign.evaluate.record import HELD_OUT, REGRESSION, Evaluation, Portrait, Row, Tested
 from valuealign.metrics import Floats, around, jsd_bits, softmax
 from valuealign.metrics.intervals import FEW
@@ -166,10 +166,11 @@ def build_exam(
     most: int = 600,
     most_seen: int = 200,
     template: Template | None = None,
+    ridge: float | None = None,
 ) -> Exam:
     """The exam of a survey: what to ask, the truth of both parts, nulls and ``bootstrap`` resamples.
 
-    Questions are put by ``template`` (None: the default one).
+    Questions are put by ``template`` (None: the default one). ``ridge`` is the regression's (None: it is chosen here).
 
     ``most`` cells a held-out split and part (``most_seen`` of the trained ones) are kept, chosen by
     a hash, so that scoring stays quick. The survey weights are held fixed over resamples. Raises
@@ -188,7 +189,8 @@ def build_exam(
     items = {item.id: item for item in train.items}
     place = {pair: c for c, pair in enumerate(asked)}
     width = train.shares_GIK.shape[2]
-    ridge = choose_ridge(survey, weights_P, groups, splits.people("train"), splits.train)
+    if ridge is None and splits.train and any(split in REGRESSED for split, _ in chosen):
+        ridge = choose_ridge(survey, weights_P, groups, splits.people("train"), splits.train)
     guesses = Nulls(train, set(splits.train), ridge)
     facts: dict[str, Any] = {"train_people": _persons(survey, splits.people("train")), "bootstrap": bootstrap}
     panels: list[Panel] = []

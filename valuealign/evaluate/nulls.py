@@ -16,6 +16,7 @@ from valuealign.types import EVERYONE, Group
 Pair = tuple[str, Group]
 # Nulls that read the held-out item's own answers are oracles there.
 ORACLES = ("marginal", "others", "additive")
+REGRESSED = ("cells", "groups", "seen", "waves")  # the splits that a regression on traits can guess
 
 
 class Nulls:
@@ -33,7 +34,7 @@ class Nulls:
             makers["others"] = self._others
         if split not in ("everyone", "survey"):  # there both are the trained answer itself: the split-half says it
             makers |= {"marginal": self._marginal, "additive": self._additive}
-        if self.ridge is not None and split in ("cells", "groups", "seen", "waves"):
+        if self.ridge is not None and split in REGRESSED:
             makers[REGRESSION] = self._regression
         if split == "waves":
             makers["persistence"] = self._shares

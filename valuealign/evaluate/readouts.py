@@ -59,7 +59,15 @@ class Readout:
     shares_only: bool = False
 
 
-def exam_of(config: RunConfig, survey: Survey, weights_P: Floats, groups: Sequence[Group], splits: Splits) -> Exam:
+def exam_of(
+    config: RunConfig,
+    survey: Survey,
+    weights_P: Floats,
+    groups: Sequence[Group],
+    splits: Splits,
+    *,
+    ridge: float | None = None,
+) -> Exam:
     """The exam that a run's configuration asks for, put by the first of its templates of evaluation.
 
     Raises ConfigError for unknown templates and read-outs, and what ``build_exam`` raises.
@@ -72,7 +80,9 @@ def exam_of(config: RunConfig, survey: Survey, weights_P: Floats, groups: Sequen
                 f"no read-out is called '{name}'", where="evaluate.readouts", mend=nearest(name, READOUTS)
             )
     first, resamples = evaluate_templates(config.prompts)[0], config.evaluate.bootstrap
-    return build_exam(survey, weights_P, groups, splits, bootstrap=resamples, seed=config.seed, template=first)
+    return build_exam(
+        survey, weights_P, groups, splits, bootstrap=resamples, seed=config.seed, template=first, ridge=ridge
+    )
 
 
 def readouts(exam: Exam, config: RunConfig) -> tuple[Readout, ...]:

@@ -76,9 +76,9 @@ def mean_rows(
 ) -> list[Row]:
     """The weighted mean [N] of each who's values, and each later one minus each earlier one, paired.
 
-    Intervals are 95 %: ``clusters`` (N labels; None: each by itself) are resampled, the same for all,
-    among those that count. A value that is NaN does not count (in a difference, where either is); a figure
-    that nothing counts for has no row.
+    Intervals are 95 %: ``clusters`` (N labels; None: each by itself) are resampled, the same for all, among those that
+    count; of a single one there is no interval. A value that is NaN does not count (in a difference, where either
+    is); a figure that nothing counts for has no row.
     """
     n = len(next(iter(values.values()), ()))
     assert all(len(one) == n for one in values.values()), "everybody answers the same questions"
@@ -99,6 +99,8 @@ def mean_rows(
         picks_BI = rng.multinomial(m, np.full(m, 1 / m), size=RESAMPLES).astype(np.float64)
         draws_B = ratio_draws(parts, mine_N, picks_BI)
         value = float(parts.top.sum() / parts.bottom.sum())
+        if m < 2:  # one thing asked says nothing of how others would be answered
+            return Estimate(value, math.nan, math.nan, int(known_N.sum()))
         return interval(value, draws_B, n=int(known_N.sum()), clusters=m, bounds=least_most)
 
     arrays = {who: np.asarray(given, dtype=np.float64) for who, given in values.items()}

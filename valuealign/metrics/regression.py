@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from valuealign.metrics.distances import Floats, softmax
 
-STEPS = 300
+STEPS, MISFIT = 2000, 0.005  # steps at most, and what a fitted count may be off, in standard errors
 
 
 def log_linear(shares_GIK: Floats, mass_GI: Floats, design_GF: Floats, ridge: float, start: Floats) -> Floats:
@@ -27,8 +27,12 @@ def log_linear(shares_GIK: Floats, mass_GI: Floats, design_GF: Floats, ridge: fl
     ridge_F1 = np.full((f, 1), ridge)
     ridge_F1[0] = 1e-3  # where an option was chosen by nobody the likelihood alone has no best intercept
 
+    # In units of each coefficient's own uncertainty the search is short.
+    spread_FI1 = np.einsum("gf,gi->fi", design_GF**2, mass_GI)[..., None] / k + ridge_F1[..., None]
+    scale_FC = np.broadcast_to(1 / np.sqrt(spread_FI1), (f, i, k)).reshape(f, i * k)
+
     def loss(flat: Floats) -> tuple[float, Floats]:
-        beta_FC = flat.reshape(f, i * k)
+        beta_FC = flat.reshape(f, i * k) * scale_FC
         logit_GIK = (design_GF @ beta_FC).reshape(g, i, k) + options_IK
         logit_GIK -= logit_GIK.max(-1, keepdims=True)
         power_GIK = np.exp(logit_GIK)
@@ -36,10 +40,11 @@ def log_linear(shares_GIK: Floats, mass_GI: Floats, design_GF: Floats, ridge: fl
         logp_GIK = np.where(np.isfinite(logit_GIK), logit_GIK, 0.0) - np.log(norm_GI1)
         off_GC = (power_GIK / norm_GI1 * total_GI1 - counts_GIK).reshape(g, i * k)
         value = float((ridge_F1 * beta_FC**2).sum() / 2 - (counts_GIK * logp_GIK).sum())
-        return value / total, ((design_GF.T @ off_GC + ridge_F1 * beta_FC) / total).ravel()
+        return value / total, ((design_GF.T @ off_GC + ridge_F1 * beta_FC) * scale_FC / total).ravel()
 
-    found = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
-    return np.asarray(found.x.reshape(f, i, k))
+    exact = {"maxiter": STEPS, "maxfun": 2 * STEPS, "maxcor": 20, "gtol": MISFIT / total, "ftol": 0.0}
+    found = minimize(loss, (start.reshape(f, i * k) / scale_FC).ravel(), jac=True, method="L-BFGS-B", options=exact)
+    return np.asarray((found.x.reshape(f, i * k) * scale_FC).reshape(f, i, k))
 
 
 def log_linear_shares(beta_FIK: Floats, design_GF: Floats, shares_GIK: Floats) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from valuealign.population.cells import membership, person_codes
-from valuealign.population.centre import Centre, by_traits, choose_ridge, everyone, regress
+from valuealign.population.centre import Centre, by_traits, choose_ridge, everyone, regress, relations
 from valuealign.population.countries import Missing, missing_countries
 from valuealign.population.floor import Floor, noise_floor
 from valuealign.population.groups import find_groups, list_groups, population_shares
@@ -21,6 +21,7 @@ from valuealign.population.targets import Shrunk, shrink, target_frame
 
 __all__ = [
     "regress",
+    "relations",
     "everyone",
     "by_traits",
     "choose_ridge",

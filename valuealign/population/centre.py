@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from valuealign.errors import SurveyError
 from valuealign.metrics import Floats, log_linear, log_linear_shares
+from valuealign.population.cells import membership
 from valuealign.population.floor import random_halves
 from valuealign.population.table import ShareTable, tabulate
 from valuealign.surveys.table import Survey
@@ -21,7 +22,7 @@ from valuealign.types import EVERYONE, Group
 Cells = Collection[tuple[str, Group]]  # by item id and group
 # What the ridge is chosen from, in respondents.
 RIDGES = (300.0, 170.0, 100.0, 55.0, 30.0, 17.0, 10.0, 5.0)
-HALVINGS = 3
+HALVINGS = 2
 
 
 class Centre(NamedTuple):
@@ -91,43 +92,38 @@ def _losses(told: ShareTable, judge: ShareTable, used: Cells | None) -> Floats:
     return np.array(losses) / max(float(counted_GI.sum()), 1.0)
 
 
-def by_traits(table: ShareTable, ridge: float, used: Cells | None = None) -> Centre:
+def by_traits(table: ShareTable, ridge: float, related_GG: Floats, used: Cells | None = None) -> Centre:
     """``regress``, with the answers behind each group's share: what its variance in least squares is worth.
 
-    Cells share people, and their shares go together: those of two groups by 1 / n of the people whom the traits that
-    both name have in common (as if other traits were independent), and not at all where both name a trait and differ.
-    The ridge is left out, so a share is worth a little more. Raises SurveyError where the table lacks everyone.
+    Cells share people, so their shares go together: ``related_GG`` are their correlations (``relations``). The ridge is
+    left out, so a share is worth a little more. An item of which no cell is used has everyone's shares and worth.
+    Raises SurveyError where the table lacks everyone.
     """
-    if EVERYONE not in table.group_index:
-        raise SurveyError("no group 'everyone' to shrink towards", mend="tabulate EVERYONE as well")
-    design_GF, mass_GI, common_GG = _design(table), _mass(table, used), _common(table)
-    worth_GI = np.full(mass_GI.shape, np.nan)
+    whole = everyone(table)
+    design_GF, mass_GI = _design(table), _mass(table, used)
+    shares_GIK, worth_GI = regress(table, ridge, used), np.array(whole.worth_GI)
     for i, mass_G in enumerate(mass_GI.T):
-        if mass_G.any():
-            # Least squares: coefficients = solve_FG @ shares.
-            weighted_GF = mass_G[:, None] * design_GF
-            solve_FG = np.linalg.pinv(design_GF.T @ weighted_GF, hermitian=True) @ weighted_GF.T
-            n_GG = np.where(common_GG >= 0, table.n_eff_GI[common_GG, i], np.inf)
-            together_GG = 1 / np.maximum(n_GG, 1.0)
-            variance_G = np.einsum("gf,fh,gh->g", design_GF, solve_FG @ together_GG @ solve_FG.T, design_GF)
-            worth_GI[:, i] = 1 / np.maximum(variance_G, 1e-12)
-    return Centre(regress(table, ridge, used), worth_GI)
+        if not mass_G.any():
+            shares_GIK[:, i] = whole.shares_GIK[:, i]
+            continue
+        # Least squares: coefficients = solve_FG @ shares, whose standard deviations go with 1 / sqrt(n).
+        weighted_GF = mass_G[:, None] * design_GF
+        solve_FG = np.linalg.pinv(design_GF.T @ weighted_GF, hermitian=True) @ weighted_GF.T
+        solve_FG = solve_FG / np.sqrt(np.maximum(mass_G, 1.0))
+        variance_G = np.einsum("gf,fh,gh->g", design_GF, solve_FG @ related_GG @ solve_FG.T, design_GF)
+        worth_GI[:, i] = np.minimum(1 / np.maximum(variance_G, 1e-12), mass_G.sum())
+    return Centre(shares_GIK, worth_GI)
 
 
-def _common(table: ShareTable) -> NDArray[np.intp]:
-    """[G, G]: the group of the traits that two groups share; the larger of both where it is not in the table, and -1
-    where they have nobody in common."""
-    groups = table.groups
-    found = np.empty((len(groups), len(groups)), dtype=np.intp)
-    n_G = table.n_eff_GI.max(axis=1, initial=0.0)
-    for g, one in enumerate(groups):
-        mine = dict(one.traits)
-        for h, other in enumerate(groups[: g + 1]):
-            both = tuple(trait for trait in one.traits if trait in other.traits)
-            apart = any(mine.get(name, level) != level for name, level in other.traits)
-            larger = g if n_G[g] >= n_G[h] else h
-            found[g, h] = found[h, g] = -1 if apart else table.group_index.get(Group(both), larger)
-    return found
+def relations(
+    survey: Survey, weights_P: np.ndarray, groups: Sequence[Group], people_P: NDArray[np.bool_] | None = None
+) -> Floats:
+    """[G, G]: how the shares of two groups go together because the same people answer in both, from 0 to 1."""
+    mass_P = weights_P if people_P is None else weights_P * people_P
+    mass_PG = membership(survey, groups) * mass_P[:, None]
+    together_GG = mass_PG.T @ mass_PG
+    own_G = np.sqrt(np.maximum(np.diag(together_GG), np.finfo(np.float64).tiny))
+    return np.asarray(together_GG / np.outer(own_G, own_G))
 
 
 def _design(table: ShareTable) -> Floats:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from scipy.special import gammaln
 
 from valuealign.population.centre import Centre, everyone
@@ -57,7 +58,7 @@ class Shrunk(ShareTable):
         return alpha, beta
 
 
-def shrink(table: ShareTable, centre: Centre | None = None) -> Shrunk:
+def shrink(table: ShareTable, centre: Centre | None = None, used_GI: NDArray[np.bool_] | None = None) -> Shrunk:
     """Draw each group's shares towards the centre's (None: everyone's), item by item, as far as the data say.
 
     The shares of an item's groups are taken as draws from Dirichlet(kappa p0) with p0 the centre's
@@ -73,13 +74,14 @@ def shrink(table: ShareTable, centre: Centre | None = None) -> Shrunk:
     unless the group by itself is. Where groups do not differ from the centre at all, the intervals are
     wider than they need be: that they differ a little cannot be ruled out.
 
-    kappa is estimated from all other groups with an answer. Groups that share people (a trait and
-    its crossings) count each; the likelihood is then flattened to what as many persons would say.
+    kappa is estimated from all other groups with an answer, of the cells ``used_GI`` if these are given. Groups that
+    share people (a trait and its crossings) count each; the likelihood is then flattened to what as many persons
+    would say.
 
     Raises SurveyError where the table lacks everyone.
     """
     centre = centre or everyone(table)
-    about = _estimate(table, centre)
+    about = _estimate(table, centre, used_GI)
     shares_GIK, smooth_GIK = _drawn(table.shares_GIK, centre.shares_GIK, about.pull_GI), _smooth(centre)
     mean_GIK = _drawn(table.shares_GIK, smooth_GIK, about.pull_GI)
     # Only a share of everyone's own may be 0 or 1 here, and its worth is not used.
@@ -112,7 +114,7 @@ class _Estimate(NamedTuple):
     within_GI: np.ndarray
 
 
-def _estimate(table: ShareTable, centre: Centre) -> _Estimate:
+def _estimate(table: ShareTable, centre: Centre, used_GI: NDArray[np.bool_] | None) -> _Estimate:
     whole = table.group_index[EVERYONE]
     kappa_I = np.full(len(table.items), np.nan)
     pull_GI = np.where(table.n_eff_GI > 0, 0.0, np.nan)
@@ -124,12 +126,15 @@ def _estimate(table: ShareTable, centre: Centre) -> _Estimate:
             k, n_G = len(item.options), table.n_eff_GI[other_G, i]
             shares_GK, centre_GK = table.shares_GIK[other_G, i, :k], centre.shares_GIK[other_G, i, :k]
             power = min(1.0, table.n_GI[whole, i] / table.n_GI[other_G, i].sum())
-            kappa_R, weight_R = _kappas(n_G, shares_GK, centre_GK, power)
+            told_G = np.ones(len(n_G), bool) if used_GI is None else used_GI[other_G, i]
+            if not told_G.any():  # nothing of the item is used, and nothing of it is asked for
+                told_G[:] = True
+            kappa_R, weight_R = _kappas(n_G[told_G], shares_GK[told_G], centre_GK[told_G], power)
             pull_RG = kappa_R[:, None] / (n_G + kappa_R[:, None])
             within_RG = 1 / (n_G + kappa_R[:, None] + 1) + (1 - (1 - pull_RG) ** 2) / (centre.worth_GI[other_G, i] + 1)
             pull_G, within_GI[other_G, i] = weight_R @ pull_RG, weight_R @ within_RG
             pull_GI[other_G, i], spread_GI[other_G, i] = pull_G, weight_R @ (pull_RG - pull_G) ** 2
-            middle = _middling(n_G)
+            middle = _middling(n_G[told_G])
             kappa_I[i] = middle / (weight_R @ (middle / (middle + kappa_R))) - middle
     return _Estimate(kappa_I, pull_GI, spread_GI, within_GI)
 

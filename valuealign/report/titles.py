@@ -64,7 +64,7 @@ def groups_title(evaluation: Evaluation, last: str, groups: Mapping[str, Mapping
     known = [(mine, guess) for mine, guess in pairs if math.isfinite(mine) and math.isfinite(guess)]
     if not known:
         worst = max(groups, key=lambda group: groups[group][last])
-        return f"{last} is furthest from {worst} ({1000 * groups[worst][last]:.1f} thousandths of a bit)"
+        return f"In this sample {last} is furthest from {worst} ({1000 * groups[worst][last]:.1f} thousandths of a bit)"
     nearer = sum(mine < guess for mine, guess in known)
     line = f"{last} is nearer to the people than traits added up in {nearer} of {len(known)} groups"
     rows = {split: find(evaluation, split, f"{last} - additive", "jsd_bits") for split in ("cells", "groups")}
@@ -92,4 +92,5 @@ def values_title(evaluation: Evaluation, last: str) -> str:
     mine = by_who.get(last)
     if mine is None or mine.distance is None:
         return "What people and model stand for"
-    return f"What people and model stand for: {percent(mine.distance)} of the scale apart, on average over groups"
+    apart = f"{percent(mine.distance)} of the scale apart in this sample"
+    return f"What people and model stand for: {apart}, on average over groups"

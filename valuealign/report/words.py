@@ -198,7 +198,9 @@ def _beside_regression(evaluation: Evaluation, split: str, who: str, metric: str
     nearer = "nearer than it" if apart.estimate.high < 0 else "not shown to be nearer than it"
     if apart.estimate.low > 0:
         nearer = "further than it"
-    return f" A regression on the groups' traits made {percent(gain.estimate.value)}: {who} is {nearer}."
+    one = gain.estimate
+    made = f"{percent(one.value)} ({percent(one.low)} to {percent(one.high)})" if math.isfinite(one.low) else "some"
+    return f" A regression on the groups' traits made {made}: {who} is {nearer}."
 
 
 def summary(evaluation: Evaluation) -> list[str]:
