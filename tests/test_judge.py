@@ -80,7 +80,9 @@ def test_a_figure_is_of_what_was_answered() -> None:
     # The same answers where both were asked: they are not apart, though their means over all cells are.
     assert rows["few", "jsd_bits"].estimate.value != pytest.approx(rows["all", "jsd_bits"].estimate.value, abs=1e-3)
     apart = rows["few - all", "jsd_bits"]
-    assert apart.estimate.value == 0 and apart.estimate.n == 3 * GROUPS and "the 18 of 120 cells" in apart.note
+    assert (
+        apart.estimate.value == 0 and apart.estimate.n == 3 * GROUPS and "the 18 cells that both answer" in apart.note
+    )
 
 
 def test_what_is_compared_with_the_split_half_are_the_cells_that_it_has() -> None:
@@ -104,3 +106,24 @@ def test_the_worst_group_is_of_its_own_cells() -> None:
     positions_CK = np.tile(np.arange(K, dtype=float), (len(one.items), 1))
     row = judged(one, positions_CK, {"model": logp_CK})["model", "worst_group_jsd_bits"]
     assert row.estimate.n == 10 and row.note in one.groups
+
+
+def test_a_slope_that_an_item_does_not_count_in_is_still_paired() -> None:
+    """The same answers but for one question, which one model splits evenly: what they share does not vary apart."""
+    one, logp_CK = panel(12, np.random.default_rng(6))
+    even_CK = logp_CK.copy()
+    even_CK[:GROUPS] = np.log(1 / K)
+    positions_CK = np.tile(np.arange(K, dtype=float), (len(one.items), 1))
+    rows = judged(one, positions_CK, {"sure": logp_CK, "even": even_CK})
+    apart, alone = rows["even - sure", "calibration_slope"].estimate, rows["even", "calibration_slope"].estimate
+    assert rows["even", "calibration_slope"].estimate.n == 11 * GROUPS
+    assert apart.high - apart.low < 0.7 * (alone.high - alone.low)
+
+
+def test_a_gain_over_no_room_has_no_interval() -> None:
+    """The null is a perfect model: it lies above the floor by chance at most."""
+    one, logp_CK = panel(12, np.random.default_rng(7))
+    one = replace(one, nulls={BASELINE["cells"]: one.half_CK * 0.2 + one.truth_CK * 0.8})
+    positions_CK = np.tile(np.arange(K, dtype=float), (len(one.items), 1))
+    gain = judged(one, positions_CK, {"model": logp_CK})["model", "gain(jsd_bits)"]
+    assert np.isnan(gain.estimate.low) and ("no interval" in gain.note or "no gain is possible" in gain.note)

@@ -16,6 +16,7 @@ from valuealign.metrics import METRICS, Floats, Parts, crossed_draws, crossed_in
 
 Part = Literal["select", "report"]
 Ints = NDArray[np.intp]
+LEAST = 0.025  # of draws: what a 95 % interval leaves out at either end
 BOUNDS = {
     "dispersion": (0.0, math.inf),
     "dispersion_variance": (0.0, math.inf),
@@ -52,12 +53,12 @@ class Panel:
 
 
 class Drawn(NamedTuple):
-    """A figure with its ``crossed_draws`` [3, B], and of how many cells and items it is: those that count in it."""
+    """A figure with its ``crossed_draws`` [3, B], and of how many cells and which items it is: those that count."""
 
     value: float
     draws_3B: Floats
     cells: int
-    items: int
+    items: Ints
 
 
 class Judge:
@@ -140,26 +141,29 @@ class Judge:
         alone_C1 = (self.donor_C == self.panel.cell_C)[:, None]
         return np.where(alone_C1, np.nan, softmax(logp_CK[self.donor_C]))
 
-    def _figure(self, name: str, shares_CK: Floats, among_C: NDArray[np.bool_] | None = None) -> Drawn:
-        """One metric of shares [C, K], on the cells ``among_C`` alone if they are given."""
+    def _figure(
+        self, name: str, shares_CK: Floats, among_C: NDArray[np.bool_] | None = None, items: Ints | None = None
+    ) -> Drawn:
+        """One metric of shares [C, K], on the cells ``among_C`` alone if they are given; ``items`` as in ``_drawn``."""
         if among_C is not None:
             shares_CK = np.where(among_C[:, None], shares_CK, np.nan)
         measure = METRICS[name].measure
         parts = measure(shares_CK, self.panel.truth_CK, self.positions_CK)
         if not parts.bottom.sum() > 0:
-            return Drawn(math.nan, np.full((3, self.resamples), np.nan), 0, 0)
-        return self._drawn(parts, measure(shares_CK[None], self.truth_BCK, self.positions_CK))
+            return Drawn(math.nan, np.full((3, self.resamples), np.nan), 0, np.zeros(0, np.intp))
+        return self._drawn(parts, measure(shares_CK[None], self.truth_BCK, self.positions_CK), items)
 
-    def _drawn(self, parts: Parts, parts_B: Parts | None = None) -> Drawn:
+    def _drawn(self, parts: Parts, parts_B: Parts | None = None, items: Ints | None = None) -> Drawn:
         """A figure of parts [C] and, over resampled people, [B, C]; without those it hangs on no people.
 
-        Items are resampled among those that count: what does not count says nothing of how a figure varies.
+        Items are resampled among those that count: what does not count says nothing of how a figure varies. ``items``
+        are others to resample among, those of two figures that are compared.
         """
         counted = np.flatnonzero(parts.bottom > 0)
-        items = np.unique(self.item_C[counted])
+        items = np.unique(self.item_C[counted]) if items is None else items
         still = Parts(*(np.broadcast_to(one, (self.resamples, len(one))) for one in parts))
         draws_3B = crossed_draws(parts, parts_B or still, self.item_C, self._picks(items), self.shuffled_BI)
-        return Drawn(_ratio(parts), draws_3B, len(counted), len(items))
+        return Drawn(_ratio(parts), draws_3B, len(counted), items)
 
     def _picks(self, items: Ints) -> Floats:
         """How often each resample draws each item [B, I]: as many as ``items``, out of these. The same each time."""
@@ -189,7 +193,7 @@ class Judge:
     def _row(self, who: str, metric: str, kind: Kind, one: Drawn, *, note: str = "") -> Row:
         free = kind in ("gain", "difference")
         bounds = (-math.inf, math.inf) if free else BOUNDS.get(metric, (0.0, 1.0))
-        estimate = crossed_interval(one.value, one.draws_3B, n=one.cells, clusters=one.items, bounds=bounds)
+        estimate = crossed_interval(one.value, one.draws_3B, n=one.cells, clusters=len(one.items), bounds=bounds)
         return Row(self.panel.split, self.panel.part, who, metric, kind, estimate, note)
 
     def _gains(
@@ -211,8 +215,13 @@ class Judge:
             if base.value > floor.value:
                 value, note = (base.value - model.value) / (base.value - floor.value), f"over {null}"
                 np.divide(_centred(base) - _centred(model), room_B, out=gain_B, where=room_B > 0)
+            if np.mean(room_B <= 0) > LEAST:  # the ratio is unbounded there: leaving those draws out would narrow it
+                note, gain_B = (
+                    f"{note}; no interval, since the null is not shown to lie above the floor",
+                    gain_B * np.nan,
+                )
             gain = model._replace(value=value, draws_3B=gain_B)
-            rows.append(self._row(who, f"gain({name})", "gain", gain, note=note + _fewer(among_C)))
+            rows.append(self._row(who, f"gain({name})", "gain", gain, note=note + _fewer(among_C, gain)))
         return rows
 
     def _differences(
@@ -226,7 +235,7 @@ class Judge:
                 (one, other), among_C = self._both(name, answers, figures, later, earlier)
                 if one.cells and other.cells:
                     apart = one._replace(value=one.value - other.value, draws_3B=one.draws_3B - other.draws_3B)
-                    note = "paired" + _fewer(among_C)
+                    note = "paired" + _fewer(among_C, apart)
                     rows.append(self._row(f"{later} - {earlier}", name, "difference", apart, note=note))
         return rows
 
@@ -235,10 +244,18 @@ class Judge:
     ) -> tuple[tuple[Drawn, Drawn], NDArray[np.bool_] | None]:
         """Two figures of the cells that both have answers to, and which those are (None: all of both)."""
         ours_C, theirs_C = (~np.isnan(answers[who]).all(-1) for who in (one, other))
-        if np.array_equal(ours_C, theirs_C):
-            return (figures[one], figures[other]), None
-        among_C: NDArray[np.bool_] = np.logical_and(ours_C, theirs_C)
-        return (self._figure(name, answers[one], among_C), self._figure(name, answers[other], among_C)), among_C
+        among_C: NDArray[np.bool_] | None = None
+        pair = figures[one], figures[other]
+        if not np.array_equal(ours_C, theirs_C):
+            among_C = np.logical_and(ours_C, theirs_C)
+            pair = self._figure(name, answers[one], among_C), self._figure(name, answers[other], among_C)
+        if not np.array_equal(pair[0].items, pair[1].items):  # an item may count for one alone: an even split's slope
+            items = np.union1d(pair[0].items, pair[1].items)
+            pair = (
+                self._figure(name, answers[one], among_C, items),
+                self._figure(name, answers[other], among_C, items),
+            )
+        return pair, among_C
 
     def _masses(self, logps: Mapping[str, Floats], kind: Kind) -> list[Row]:
         rows = []
@@ -278,8 +295,8 @@ def _centred(one: Drawn) -> Floats:
     return centred
 
 
-def _fewer(among_C: NDArray[np.bool_] | None) -> str:
-    return "" if among_C is None else f"; on the {int(among_C.sum())} of {len(among_C)} cells that both answer"
+def _fewer(among_C: NDArray[np.bool_] | None, one: Drawn) -> str:
+    return "" if among_C is None else f"; on the {one.cells} cells that both answer"
 
 
 def _ratio(parts: Parts) -> float:
