@@ -16,6 +16,7 @@ Exit status: 0 if nothing failed, 1 if a check failed, 2 for a mistake on the co
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -45,24 +46,20 @@ def service() -> Any:
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object in place of the table")
 def preflight(only: tuple[str, ...], model: Path | None, as_json: bool) -> None:
     chosen = {name: check for name, check in CHECKS.items() if name in (only or CHECKS)}
-    progress = progress_to_stderr if as_json else say
     home = configuration.home()
     with user_errors():
         pins = read_pins(ROOT / "pyproject.toml")
         (home / "preflight").mkdir(parents=True, exist_ok=True)
         out = Path(tempfile.mkdtemp(dir=home / "preflight"))
     try:
-        with Site(out, home, pins, service, progress=progress, model=model) as site:
-            outcomes = examine(chosen, site, progress=progress)
+        # Ray prints where it likes: standard output is the JSON's alone.
+        with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+            with Site(out, home, pins, service, progress=say, model=model) as site:
+                outcomes = examine(chosen, site, progress=say)
     finally:
         shutil.rmtree(out, ignore_errors=True)
     say(json.dumps(record(outcomes), indent=2) if as_json else "\n".join(["", *table(outcomes)]))
     raise SystemExit(1 if failed(outcomes) else 0)
-
-
-def progress_to_stderr(line: str) -> None:
-    """Leave standard output to the JSON."""
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -208,6 +209,11 @@ def test_the_job_s_exit_status_and_output(home: Path, monkeypatch: pytest.Monkey
     assert json.loads(found.stdout)["checks"][0]["name"] == "packages"
     assert "1/1 packages" in found.stderr and not list((home / "preflight").iterdir())
 
+    loud = {**CHECKS, "packages": Check("?", "m", lambda site: print("(raylet) by the way") or "seen")}
+    monkeypatch.setattr(job, "CHECKS", loud)
+    found = CliRunner().invoke(job.preflight, ["--only", "packages", "--json"])
+    assert json.loads(found.stdout)["passed"] and "by the way" in found.stderr, "standard output is the JSON's alone"
+
     broken = {**CHECKS, "packages": Check("?", "mend them", raising(RuntimeError("broken")))}
     monkeypatch.setattr(job, "CHECKS", broken)
     found = CliRunner().invoke(job.preflight, ["--only", "packages"])
@@ -257,4 +263,6 @@ def test_the_whole_list_on_a_cpu(ray_cluster: None, tmp_path: Path, monkeypatch:
     said = {o.name: o.said for o in found}
     assert "gloo, 2 ranks" in said["collectives"] and "float32" in said["packing"]
     assert "killed after step 4" in said["resume"]
+    moved = re.search(r"had moved them by ([\d.e-]+)", said["serve"])
+    assert moved and float(moved[1]) > 0.05, "else the base alone would have answered as well"
     assert not (tmp_path / "users-own.db").exists() and not app.running()
