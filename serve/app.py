@@ -153,6 +153,11 @@ def start(config: RunConfig, *, home: Path) -> str:
     return f"http://{place.host}:{place.port}"
 
 
+def running() -> tuple[str, ...]:
+    """The applications that Ray Serve runs on the cluster this process has joined, other people's too."""
+    return tuple(sorted(serve.status().applications))
+
+
 def stop() -> None:
     """Take the service down; the cluster and other people's applications stay."""
     if set(serve.status().applications) - {APP}:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,26 +57,74 @@ def submit(
 @contextmanager
 def ray_head(cwd: Path, *, num_cpus: int = 4, extra_env: Mapping[str, str] | None = None) -> Iterator[Head]:
     """`ray start --head` in ``cwd``, with the project's environment and a home, token and folder of its own."""
-    # Short: Ray puts sockets below it, whose paths may have 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="va-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
-        shell = shell_environment(Path(scratch), extra_env or {})
-        port = next(p for p in (DASHBOARD, *FREE_PORTS) if _is_free(p))
-        if port != DASHBOARD:
-            shell["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    with _scratch() as scratch:
+        shell = shell_environment(scratch, extra_env or {})
+        port = _dashboard(shell)
         command = ["ray", "start", "--head", "--block", "--port=0", f"--num-cpus={num_cpus}"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--object-store-memory={256 * 2**20}"]
-        log = Path(scratch) / "ray-start.log"
-        with log.open("w") as out:
-            started = psutil.Popen(
-                command, cwd=cwd, env=shell, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
-            )
-        family = [started]
-        try:
-            _wait_for_the_dashboard(started, port, log)
-            family += started.children(recursive=True)
+        with _running(command, cwd, shell, port, scratch / "ray-start.log") as family:
             yield Head(env=shell, cwd=cwd, pids=tuple(process.pid for process in family))
-        finally:
-            _end(family)
+
+
+@contextmanager
+def head_of_line(line: str, *, num_cpus: int = 4) -> Iterator[Head]:
+    """A head that a line of cluster.yaml starts, in a bare shell on a box whose ~/valuealign is the repository.
+
+    The environment is that of a user's shell there. Of the line only the launcher's own file is left out, and a
+    port that is taken is changed; what keeps the head small and in the foreground is added.
+    """
+    with _scratch() as scratch:
+        box = scratch / "user"
+        (box / ".valuealign").mkdir(parents=True)
+        (box / "valuealign").symlink_to(ROOT)
+        path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p) != BIN)
+        bare = {"HOME": str(box), "PATH": path, "RAY_TMPDIR": f"{scratch}/ray"}
+        bare |= {name: os.environ[name] for name in ("PYTHONPATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+        shell = _printed('cd ~/valuealign && . .venv/bin/activate && eval "$(python -m valuealign.cluster.env)"', bare)
+        port = _dashboard(shell)
+        for asked, free in ((6379, next(p for p in (6379, *FREE_PORTS) if _is_free(p))), (DASHBOARD, port)):
+            line = line.replace(f"port={asked}", f"port={free}")
+        line = line.replace(" --autoscaling-config=~/ray_bootstrap_config.yaml", "").replace(
+            "ray start", "exec ray start"
+        )
+        line += f" --dashboard-agent-listen-port={next(p for p in FREE_PORTS if _is_free(p) and p != port)}"
+        line += f" --block --num-cpus={num_cpus} --object-store-memory={256 * 2**20}"
+        with _running(["sh", "-c", line], box, bare, port, scratch / "ray-start.log") as family:
+            yield Head(env=shell, cwd=box, pids=tuple(process.pid for process in family))
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    # Short: Ray puts sockets below it, whose paths may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="va-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "ray").mkdir()
+        yield Path(folder)
+
+
+def _dashboard(shell: dict[str, str]) -> int:
+    """A free port for the dashboard, the usual one if it is; ``shell`` is told of another."""
+    port = next(p for p in (DASHBOARD, *FREE_PORTS) if _is_free(p))
+    if port != DASHBOARD:
+        shell["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    return port
+
+
+@contextmanager
+def _running(
+    command: Sequence[str], cwd: Path, shell: Mapping[str, str], port: int, log: Path
+) -> Iterator[list[psutil.Process]]:
+    """The head's processes, from when its dashboard answers; they are ended by their ids."""
+    with log.open("w") as out:
+        started = psutil.Popen(
+            command, cwd=cwd, env=dict(shell), stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        )
+    family: list[psutil.Process] = [started]
+    try:
+        _wait_for_the_dashboard(started, port, log)
+        family += started.children(recursive=True)
+        yield family
+    finally:
+        _end(family)
 
 
 def shell_environment(scratch: Path, extra: Mapping[str, str]) -> dict[str, str]:
@@ -88,14 +136,13 @@ def shell_environment(scratch: Path, extra: Mapping[str, str]) -> dict[str, str]
         "RAY_TMPDIR": f"{scratch}/ray",
     }
     shell |= {"VALUEALIGN_HOME": str(scratch / "home"), **extra}
-    (scratch / "ray").mkdir()
+    return _printed('eval "$(python -m valuealign.cluster.env)"', shell)
+
+
+def _printed(line: str, shell: Mapping[str, str]) -> dict[str, str]:
+    """The environment after a line of the shell."""
     printed = subprocess.run(
-        ["sh", "-c", 'eval "$(python -m valuealign.cluster.env)" && env -0'],
-        cwd=ROOT,
-        env=shell,
-        capture_output=True,
-        text=True,
-        check=True,
+        ["sh", "-c", f"{line} && env -0"], cwd=ROOT, env=dict(shell), capture_output=True, text=True, check=True
     )
     return dict(line.split("=", 1) for line in printed.stdout.split("\0") if line)
 
@@ -121,7 +168,8 @@ def _end(family: list[psutil.Process]) -> None:
             processes.update(process.children(recursive=True))
         except psutil.NoSuchProcess:
             continue
-    family[0].terminate()  # `ray start --block` ends its own children in order
+    with suppress(psutil.NoSuchProcess):  # it ended of itself
+        family[0].terminate()  # `ray start --block` ends its own children in order
     _, left = psutil.wait_procs(processes, timeout=15)
     for process in left:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
 from typing import Any
 
 import pytest
@@ -80,6 +81,29 @@ def test_ray_starts_in_the_repository_with_its_environment(variant: str) -> None
         assert ". .venv/bin/activate" in steps
         assert 'eval "$(python -m valuealign.cluster.env)"' in steps, "the token and the settings of the project"
         assert "--num-gpus=4" in command and """--resources='{"A40": 4}'""" in command
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_box_that_allows_fewer_open_files_starts_all_the_same(variant: str) -> None:
+    config = VARIANTS[variant]
+    for command in starts(config, "head_start_ray_commands") + starts(config, "worker_start_ray_commands"):
+        found = re.search(r"&& (\S*[^&]*ulimit -n [^&]*) && ray start", command)
+        assert found is not None
+        shell = ["sh", "-c", f"ulimit -n 1000 && {found[1]} && ulimit -n"]
+        done = subprocess.run(shell, capture_output=True, text=True)
+        # Who may raise the limit all the same gets what was asked.
+        assert done.returncode == 0 and done.stdout.strip() in ("1000", "65536"), done.stderr
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_boxes_keep_what_they_make_in_one_place(variant: str) -> None:
+    """The place stands before the token is read there; boxes that share nothing else share it."""
+    config = VARIANTS[variant]
+    commands = starts(config, "head_start_ray_commands") + starts(config, "worker_start_ray_commands")
+    homes = {re.search(r"&& export VALUEALIGN_HOME=(\S+) && eval ", command) for command in commands}
+    assert None not in homes
+    (home,) = {found[1] for found in homes if found}
+    assert home.startswith("~/") == (variant == "one box"), "a home folder is a box's own"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -45,6 +45,7 @@ ROOMS = (
     "loop",
     "cluster",
     "compare",
+    "preflight",
 )
 
 # Heavy libraries and the only places that import them (files, or folders with everything in them).

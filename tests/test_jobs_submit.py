@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from conftest import ROOT
-from submitting import Head, ray_head, submit
+from submitting import Head, head_of_line, ray_head, submit
 
 pytestmark = pytest.mark.ray
 
@@ -88,6 +91,37 @@ def test_without_the_token_nothing_is_taken(head: Head, tmp_path: Path) -> None:
         env={**head.env, "RAY_AUTH_TOKEN_PATH": str(other)},
     )
     assert done.returncode != 0 and "succeeded" not in done.stdout
+
+
+def test_cluster_yaml_s_head_takes_the_command_verbatim(tmp_path: Path) -> None:
+    """`ray job submit -- python jobs/sweep_kto.py`, without flag or argument, in another folder; and it stops."""
+    line = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))["head_start_ray_commands"][-1]
+    with head_of_line(line) as head:
+        assert head.env["VALUEALIGN_HOME"] == str(head.cwd / ".valuealign")
+        assert (head.cwd / ".valuealign" / "ray_token").is_file() and head.env["RAY_AUTH_MODE"] == "token"
+        told = subprocess.run(["ray", "status"], env=dict(head.env), cwd=tmp_path, capture_output=True, text=True)
+        assert "0.0/4.0 A40" in told.stdout and "0.0/4.0 GPU" in told.stdout, told.stdout + told.stderr
+        typed = subprocess.Popen(
+            ["ray", "job", "submit", "--", "python", "jobs/sweep_kto.py"],
+            cwd=tmp_path,
+            env={**head.env, "PYTHONUNBUFFERED": "1"},  # else Ray's client keeps lines back from a pipe
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert typed.stdout is not None
+        said: list[str] = []
+        while (line := typed.stdout.readline()) and "making the seed model" not in line:
+            said.append(line)
+        assert line, "".join(said)
+        job = re.search(r"raysubmit_\w+", "".join(said))
+        assert job is not None
+        stopped = subprocess.run(
+            ["ray", "job", "stop", job[0]], env=dict(head.env), cwd=tmp_path, capture_output=True, text=True
+        )
+        assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+        assert "was stopped" in typed.communicate(timeout=60)[0]
+    assert not [pid for pid in head.pids if psutil.pid_exists(pid)]
 
 
 def test_the_head_is_alive_and_ends_whole(tmp_path: Path) -> None:

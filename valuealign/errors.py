@@ -17,7 +17,8 @@ ValuealignError            everything below; jobs print it and exit with status 
 │   ├── UnknownResponse    feedback for a response that was never given
 │   ├── UnknownFeedback    feedback that was never posted
 │   └── KeyReused          an idempotency key that came with another body before
-└── GateError              an update that cannot be judged
+├── GateError              an update that cannot be judged
+└── ClusterError           processes of a cluster that do not start, answer or agree
 """
 
 from __future__ import annotations
@@ -116,6 +117,10 @@ class KeyReused(StoreError):
 
 class GateError(ValuealignError):
     """An update that cannot be judged."""
+
+
+class ClusterError(ValuealignError):
+    """Processes of a cluster that do not start, answer or agree."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import deepspeed
 import torch
@@ -159,6 +159,23 @@ def most_over_ranks(count: int) -> int:
     most = torch.tensor(count, device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most)
+
+
+class Operations(NamedTuple):
+    """DeepSpeed's version, what it computes on, and which of its ``known`` operations could be compiled here."""
+
+    version: str
+    accelerator: str
+    known: int
+    fitting: tuple[str, ...]
+
+
+def operations() -> Operations:
+    """What DeepSpeed finds on this box."""
+    fits: dict[str, bool] = deepspeed.ops.__compatible_ops__
+    accelerator = str(deepspeed.accelerator.get_accelerator().device_name())
+    fitting = tuple(sorted(name for name, fit in fits.items() if fit))
+    return Operations(str(deepspeed.__version__), accelerator, len(fits), fitting)
 
 
 def device() -> torch.device:
