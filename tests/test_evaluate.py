@@ -15,10 +15,11 @@ import pytest
 from known_public import CONFIG, ITEMS, PEOPLE, SEED, World, public
 
 from valuealign.config import GroupsConfig, SplitsConfig
-from valuealign.errors import ModelError
+from valuealign.errors import Diverged
 from valuealign.evaluate import FLOOR, HALF, Evaluation, Key, Row, build_exam
 from valuealign.evaluate.nulls import Nulls
 from valuealign.evaluate.record import MAIN
+from valuealign.metrics import METRICS
 from valuealign.metrics.nulls import additive
 from valuealign.population import find_groups, tabulate
 from valuealign.prompts import survey_messages, wordings
@@ -246,6 +247,15 @@ def test_distances_for_a_gate(world: World) -> None:
     assert key[1].startswith("q") and {k[0] for k in keys} == {"cells", "groups", "items", "seen", "everyone"}
 
 
+def test_figures_of_a_part_are_over_all_its_cells(world: World) -> None:
+    found = world.exam.figures(world.answers())
+    assert set(found) == set(METRICS) and all(np.isfinite(value) for value in found.values())
+    assert found["jsd_bits"] == pytest.approx(world.exam.distances(world.answers(), part="select")[0].mean())
+    assert found != world.exam.figures(world.answers(), part="report")
+    with pytest.raises(Diverged, match="not finite"):
+        world.exam.figures([np.full_like(one, np.nan) for one in world.answers()])
+
+
 def test_most_limits_cells_without_choosing_by_hand(world: World) -> None:
     small = build_exam(
         world.survey, world.weights, world.groups, world.splits, bootstrap=20, seed=SEED, most=5, most_seen=3
@@ -259,7 +269,7 @@ def test_most_limits_cells_without_choosing_by_hand(world: World) -> None:
 def test_diverged_models_are_refused(world: World) -> None:
     answers = world.answers()
     for bad in (np.full_like(answers[3], np.nan), np.full_like(answers[3], -np.inf)):
-        with pytest.raises(ModelError, match="not finite") as error:
+        with pytest.raises(Diverged, match="not finite") as error:
             world.exam.judge({"broken": [*answers[:3], bad, *answers[4:]]})
         assert "broken" in error.value.where
     one_impossible = answers[3].copy()
