@@ -23,6 +23,7 @@ from tiny import behaviour_cells, make_tiny, survey_cells
 
 from valuealign.cluster.sweep import SweepStopped, _ended, _stoppable, sweep
 from valuealign.cluster.trials import (
+    FAILED,
     FIGURES,
     INFEASIBLE,
     SweepProbe,
@@ -135,9 +136,7 @@ def test_a_failed_trial_has_its_reason_in_the_table_and_a_sweep_of_failures_is_a
     with pytest.raises(ModelError, match=r"every trial failed \(2 of 2\): the training diverged") as error:
         ranked([failed, failed], SweepConfig())
     assert str(error.value).count("the training diverged") == 1 and "--resume" in error.value.mend
-    write_reason(tmp_path / "t", "the disk is full", "first")
-    assert read_reason(tmp_path / "t") == read_reason(tmp_path / "t", "first") == "the disk is full"
-    assert read_reason(tmp_path / "t", "second") == "", "another attempt at the sweep tries again"
+    assert read_reason(tmp_path / "t") == ""
 
 
 def test_sigterm_stops_a_sweep_as_ctrl_c_does_and_says_how_to_go_on() -> None:
@@ -221,12 +220,17 @@ def test_a_trial_that_raised_is_kept_with_its_reason_and_so_is_one_whose_driver_
         made = SimpleNamespace(trial_id=trial, status=status, get_error=lambda: error, **seen)
         return _ended(made, plan)  # type: ignore[arg-type]
 
-    write_reason(tmp_path / "trials" / "raised", "the disk is full", "first")
+    write_reason(tmp_path / "trials" / "raised", "the disk is full")
     raised = tried("raised", "ERROR", RuntimeError("Traceback: far too long"))
     assert raised.error == "the disk is full" and not raised.feasible and raised.figures == {"auc": 0.6, "step": 4.0}
+    seen["last_result"] = {"score": FAILED, "report": 1}
+    write_reason(tmp_path / "trials" / "diverged", "its loss is nan")
+    assert tried("diverged", "TERMINATED").error == "its loss is nan", "for Tune it has ended"
+    seen["last_result"] = {"score": 0.6}
     died = tried("died", "ERROR", RuntimeError("The actor died unexpectedly\nand more"))
     assert died.error == "The actor died unexpectedly"
     assert tried("silent", "ERROR").error == "its driver ended without a word"
+    write_reason(tmp_path / "trials" / "well", "its driver was stopped by the scheduler")
     assert tried("well", "TERMINATED").error == "" and tried("well", "TERMINATED").weight("beta") == 0.5
 
 

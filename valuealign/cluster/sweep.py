@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import FrameType
@@ -45,7 +44,7 @@ from valuealign.config import Axis, SweepConfig
 from valuealign.errors import Diverged, ModelError, ValuealignError
 
 DRIVER_CPUS = 0.1  # what a trial's driver reserves; 0 is refused by Tune
-DRIVER_FAILURES = 1  # deaths of a trial's driver to recover from
+FAILURES = 1  # of a trial, beside those that Ray Train recovers from: its driver's death is one
 ENDED = (TuneTrial.TERMINATED, TuneTrial.ERROR)
 
 
@@ -103,7 +102,7 @@ def _tuner(plan: TrialPlan, trainable: Any, concurrent: int, name: str) -> tune.
             storage_path=str(plan.run.out / "tune"),
             verbose=0,
             callbacks=[_Watch()],
-            failure_config=tune.FailureConfig(max_failures=DRIVER_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=FAILURES),
         ),
     )
 
@@ -115,13 +114,11 @@ def _domain(axis: Axis) -> Any:
 
 
 def _driver(plan: TrialPlan, name: str) -> Callable[[dict[str, Any]], None]:
-    reference, folder, attempt = ray.put(plan), plan.run.out, str(time.time_ns())
+    reference, folder = ray.put(plan), plan.run.out
 
     def drive(setting: dict[str, Any]) -> None:
         trial = tune.get_context().get_trial_id()
         out = trial_folder(folder, trial)
-        if told := read_reason(out, attempt):
-            raise ModelError(told)  # Tune tries again what failed, for the sake of drivers that died; this one did not
         (out / REASON).unlink(missing_ok=True)
         try:
             shared: TrialPlan = ray.get(reference)
@@ -134,10 +131,10 @@ def _driver(plan: TrialPlan, name: str) -> Callable[[dict[str, Any]], None]:
             )
         except Diverged as error:
             # It would diverge again: for Tune it has ended.
-            write_reason(out, _reason(error), attempt)
+            write_reason(out, _reason(error))
             tune.report({"score": FAILED, "report": 1, "feasible": 0.0})
         except Exception as error:
-            write_reason(out, _reason(error), attempt)
+            write_reason(out, _reason(error))
             raise
 
     return drive
@@ -171,8 +168,10 @@ def _ended(trial: TuneTrial, plan: TrialPlan) -> Trial:
     out = trial_folder(plan.run.out, trial.trial_id)
     last: Mapping[str, Any] = trial.last_result or {}
     figures = {name: float(last[name]) for name in FIGURES if name in last}
-    error = read_reason(out)
-    if trial.status == TuneTrial.ERROR and not error:
+    # A trial that Tune ended leaves a reason too: its driver was stopped amid the training.
+    failed = trial.status == TuneTrial.ERROR
+    error = read_reason(out) if failed or last.get("score") == FAILED else ""
+    if failed and not error:
         error = _reason(trial.get_error() or ModelError("its driver ended without a word"))
     setting: dict[str, Value] = {key: trial.config[key] for key in plan.config.sweep.space.axes}
     broken = () if error else infeasible(figures, plan.config.sweep)

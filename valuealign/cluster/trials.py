@@ -246,7 +246,7 @@ def shown(value: Value) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def write_reason(out: Path, reason: str, sweep: str) -> None:
+def write_reason(out: Path, reason: str, sweep: str = "") -> None:
     """Keep why a trial failed beside its run; ``sweep`` names the attempt at the sweep in which it did."""
     out.mkdir(parents=True, exist_ok=True)
     (out / REASON).write_text(json.dumps({"reason": reason, "sweep": sweep}), encoding="utf-8")
