@@ -4,12 +4,11 @@
     python jobs/sweep_kto.py -c run.yaml sweep.trials=16 sweep.concurrent=4
     python jobs/sweep_kto.py -c run.yaml sweep.trials=16 sweep.concurrent=4 --resume     # docs/sweep.md
 
-Every trial starts from the stage-1 model of the same configuration (trained first if there is
-none). Trials are ranked by how well held-out desirable answers are told from undesirable ones (AUC
-of r) among those whose survey distance on the select part is non-inferior to stage 1's: never by
-loss, and never by distance alone, which would crown the trial that moved least. A trial that fails
-is kept with its reason. An interrupted sweep (Ctrl-C, `ray job stop`, a machine that failed) goes on
-where it stopped when repeated; --resume refuses to begin another.
+Every trial starts from the stage-1 model of the same configuration (trained first if there is none). Trials are
+ranked by how well held-out desirable answers are told from undesirable ones (AUC of r) among those whose survey
+distance on the select part is non-inferior to stage 1's: never by loss, and never by distance alone, which would
+crown the trial that moved least. An interrupted sweep (Ctrl-C, `ray job stop`, a machine that failed) goes on where
+it stopped when repeated; --resume refuses to begin another.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import click
 from _job import open_registry, run_job, say, typed
 from align import align as run_align
 
+from valuealign.cluster.ending import judged
 from valuealign.cluster.session import cluster
 from valuealign.cluster.sweep import SweepStopped, sweep
 from valuealign.cluster.trials import plan_trials, trials_table
@@ -34,6 +34,7 @@ from valuealign.models.trained import check_kind
 from valuealign.prepared import prepare
 from valuealign.registry import Registry, Version, check_base
 from valuealign.report import write_sweep
+from valuealign.report.gained import kept_outcome, write_outcome
 from valuealign.runs import done, run_folder
 
 
@@ -62,7 +63,11 @@ def sweep_kto(config: RunConfig, resume: bool = False) -> dict[str, Any]:
     tried = [trial.record() for trial in trials]
     if drawn := write_sweep(out / "sweep.svg", tried):
         say(f"picture: {drawn}")
-    best = trials[0]
+    best, ending = trials[0], None
+    if found := judged(plan, prepared, trials, say):
+        ending = kept_outcome(found, tried, config.sweep.margin)
+        paths = write_outcome(out, found, tried, config.sweep.margin)
+        say(f"\n{ending['sentence']}\noutcome: {', '.join(str(path) for path in paths.values())}")
     if not best.rule(rule).holds:
         say(f"the best trial: {str(best.rule(rule)).partition(', and auto')[0]}")
     version = None
@@ -76,6 +81,7 @@ def sweep_kto(config: RunConfig, resume: bool = False) -> dict[str, Any]:
             "tier": prepared.survey.codebook.tier,
             "config": plan.configuration(best.setting).model_dump(mode="json"),
             "sweep": tried,
+            "sweep_outcome": ending,
             "results": [{"split": "select", "metric": name, "value": best.figures[name]} for name in ("auc", "change")],
         }
         version = registry.register(

@@ -13,10 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 from known_public import CONFIG, ITEMS, PEOPLE, SEED, World, public
+from tiny import behaviour_cells
 
 from valuealign.config import GroupsConfig, SplitsConfig
 from valuealign.errors import Diverged
 from valuealign.evaluate import FLOOR, HALF, Evaluation, Key, Row, build_exam
+from valuealign.evaluate.gained import ORIGIN, outcome
 from valuealign.evaluate.nulls import Nulls
 from valuealign.evaluate.record import MAIN
 from valuealign.metrics import METRICS
@@ -254,6 +256,27 @@ def test_figures_of_a_part_are_over_all_its_cells(world: World) -> None:
     assert found != world.exam.figures(world.answers(), part="report")
     with pytest.raises(Diverged, match="not finite"):
         world.exam.figures([np.full_like(one, np.nan) for one in world.answers()])
+
+
+def test_the_outcome_of_a_sweep_is_read_from_the_report_part(world: World) -> None:
+    """Stage 1 answers as the public, one trial as well but for its behaviour, another answers alike everywhere."""
+    exam, public = world.exam, world.answers()
+    flat = [np.full(len(one), -np.log(len(one))) for one in public]
+    marks = behaviour_cells(4)
+    still = [np.log(np.full(len(cell.completions), 0.5)) for cell in marks]
+    moved = [logp + np.array(cell.desirable) for logp, cell in zip(still, marks, strict=True)]
+    surveyed = {ORIGIN: public, "kind": public, "blunt": flat}
+    found = outcome(exam, marks, surveyed, {ORIGIN: still, "kind": moved, "blunt": still}, compared=2)
+    kind, blunt = found.trials
+    assert (kind.trial, kind.lost.value, kind.lost.high) == ("kind", 0.0, 0.0) and kind.behaviour.value > 0.2
+    assert blunt.lost.low > 0 and blunt.behaviour.value == 0.0
+    judged = exam.judge(surveyed, part="report")
+    assert blunt.lost == judged.figure(found.split, f"blunt - {ORIGIN}")
+    at = judged.figure(found.split, "uniform").value - judged.figure(found.split, ORIGIN).value
+    assert found.marks["uniform"] == pytest.approx(at) and FLOOR in found.marks
+    assert found.apart is not None and found.apart.value == pytest.approx(kind.behaviour.value)
+    alone = outcome(exam, marks, surveyed, {ORIGIN: still, "kind": moved, "blunt": still}, compared=1)
+    assert alone.apart is None
 
 
 def test_most_limits_cells_without_choosing_by_hand(world: World) -> None:
