@@ -246,16 +246,13 @@ def shown(value: Value) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def write_reason(out: Path, reason: str, sweep: str = "") -> None:
-    """Keep why a trial failed beside its run; ``sweep`` names the attempt at the sweep in which it did."""
+def write_reason(out: Path, reason: str) -> None:
+    """Keep why a trial failed beside its run."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / REASON).write_text(json.dumps({"reason": reason, "sweep": sweep}), encoding="utf-8")
+    (out / REASON).write_text(json.dumps({"reason": reason}), encoding="utf-8")
 
 
-def read_reason(out: Path, sweep: str | None = None) -> str:
-    """Why a trial failed (in that attempt at the sweep, where one is named); empty where it did not."""
+def read_reason(out: Path) -> str:
+    """Why a trial failed; empty where none is kept."""
     path = out / REASON
-    if not path.exists():
-        return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return str(found["reason"]) if sweep in (None, found["sweep"]) else ""
+    return str(json.loads(path.read_text(encoding="utf-8"))["reason"]) if path.exists() else ""
