@@ -51,7 +51,7 @@ def facts(dataset: Dataset) -> dict[str, str]:
         found["items that stay together (families and near-duplicates)"] = _named([" + ".join(unit) for unit in units])
     if dataset.shrunk is not None and len(dataset.groups) > 1:
         pull_GI = dataset.shrunk.pull_GI[[group != EVERYONE for group in dataset.groups]]
-        towards = {"traits": "what their traits say"}.get(dataset.config.groups.shrink, "everyone")
+        towards = "what their traits say" if dataset.config.groups.shrink == "traits" else "everyone"
         found[f"training targets drawn towards {towards}"] = (
             f"by {np.nanmedian(pull_GI):.0%} in the median cell, {np.nanmax(pull_GI):.0%} at most (empirical Bayes)"
         )
