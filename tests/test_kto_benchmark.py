@@ -44,7 +44,7 @@ def test_it_runs_through_and_both_sides_train_alike() -> None:
         assert found[tune]["loss_difference"] < 1e-4 and found[tune]["rows_per_second"] > 0
         assert found[tune]["ceiling_tuned_before_collapse"] > found[tune]["ceiling_feedback_k1"] > 1
         (ours,), (trl,) = (found[tune][f"curves_{side}"].values() for side in ("ours", "trl"))
-        assert len(ours) > 2 and len(trl) > 2 and ours[0] == trl[0], "both start at the same model"
+        assert len(ours) > 1 and len(trl) > 1 and ours[0] == trl[0], "both start at the same model"
     assert found["threads"] == 1 and found["dtype"] == "float32" and found["hardware"]
 
 
