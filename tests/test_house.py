@@ -18,7 +18,6 @@ ROOMS = (
     "types",
     "errors",
     "config",
-    "runs",
     "weighting",
     "values",
     "objectives",

@@ -9,10 +9,8 @@ import pytest
 
 from valuealign.evaluate import FLOOR, Evaluation, Portrait, Row
 from valuealign.evaluate import Tested as JudgedCell
-from valuealign.evaluate.gained import Gained, Outcome
 from valuealign.report import print_sheets, write_report
 from valuealign.report.charts import group_map, group_means
-from valuealign.report.gained import kept_outcome
 from valuealign.report.titles import Ways, sorted_by
 from valuealign.types import Estimate
 
@@ -104,12 +102,3 @@ def test_the_sweep_s_title_names_its_best_trial_that_kept_the_people(evaluation:
     assert f"2 of 3 trials kept the people; {best}" in page
     page = write_report(tmp_path, title="Run", evaluation=evaluation, sweep=sweep[2:3]).read_text(encoding="utf-8")
     assert "None of 1 trials kept the people" in page
-
-
-def test_the_page_shows_how_a_sweep_ended(evaluation: Evaluation, tmp_path: Path) -> None:
-    rows = [{"trial": "t1", "beta": 0.1, "lambda_d": 1.2, "lambda_u": 1.0, "auc": 0.8, "feasible": True}]
-    ended = Outcome("everyone", (Gained("t1", Estimate(0.2, 0.1, 0.3), Estimate(0, -0.001, 0.001)),), {}, None)
-    swept = kept_outcome(ended, rows, 0.01)
-    page = write_report(tmp_path, title="Run", evaluation=evaluation, sweep=rows, swept=swept).read_text()
-    assert f"<h3>{swept['sentence']}</h3>" in page and "behaviour gained: AUC of r over one half" in page
-    assert "distribution lost" not in write_report(tmp_path, title="Run", evaluation=evaluation, sweep=rows).read_text()

@@ -8,11 +8,10 @@ from valuealign.config.data import (
     SurveyConfig,
     WeightingConfig,
 )
-from valuealign.config.read import describe, differences, dump, home, keys, load, with_keys
+from valuealign.config.read import describe, dump, home, keys, load
 from valuealign.config.schema import EvaluateConfig, GateConfig, RunConfig, ServeConfig, UpdateConfig
 from valuealign.config.section import Section, Shrink
 from valuealign.config.training import (
-    Axis,
     DistributionConfig,
     DpoConfig,
     FeedbackConfig,
@@ -27,7 +26,6 @@ from valuealign.config.training import (
 )
 
 __all__ = [
-    "Axis",
     "DistributionConfig",
     "DpoConfig",
     "EvaluateConfig",
@@ -53,10 +51,8 @@ __all__ = [
     "UpdateConfig",
     "WeightingConfig",
     "describe",
-    "differences",
     "dump",
     "home",
     "keys",
     "load",
-    "with_keys",
 ]
