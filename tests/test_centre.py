@@ -200,7 +200,7 @@ def test_a_run_draws_its_targets_so() -> None:
         used_GI[drawn.group_index[group], drawn.item_index[item]] = True
     ridge = choose_ridge(made.survey, made.weights.weights_P, made.groups, train_P, made.splits.train)
     related = relations(made.survey, made.weights.weights_P, made.groups, train_P)
-    expected = shrink(drawn.raw, by_traits(drawn.raw, ridge, related, made.splits.train), used_GI)
+    expected = shrink(drawn.raw, by_traits(drawn.raw, ridge, related, made.splits.train), made.splits.train)
     assert np.array_equal(drawn.shares_GIK, expected.shares_GIK, equal_nan=True)
     # Also of a question that is held out altogether, of which no cell is used.
     (low, high), there = (intervals(*drawn.posterior(), drawn.shares_GIK)), ~np.isnan(drawn.raw.shares_GIK)

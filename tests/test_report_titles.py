@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,16 +10,19 @@ import pytest
 
 from valuealign.evaluate import FLOOR, Evaluation, Portrait, Row
 from valuealign.evaluate import Tested as JudgedCell
+from valuealign.evaluate.record import Kind
 from valuealign.report import print_sheets, write_report
 from valuealign.report.charts import group_map, group_means
+from valuealign.report.rectified import _hundredths
 from valuealign.report.titles import Ways, sorted_by
+from valuealign.report.words import worth
 from valuealign.types import Estimate
 
 GROUPS = ("sex=f", "sex=m", "age=old", "age=new")
 
 
-def row(split: str, who: str, metric: str, value: float, half: float, kind: str = "stage") -> Row:
-    return Row(split, "report", who, metric, kind, Estimate(value, value - half, value + half, 9))  # type: ignore[arg-type]
+def row(split: str, who: str, metric: str, value: float, half: float, kind: Kind = "stage") -> Row:
+    return Row(split, "report", who, metric, kind, Estimate(value, value - half, value + half, 9))
 
 
 def judged(split: str, group: str, kto: float, additive: float) -> list[JudgedCell]:
@@ -102,3 +106,12 @@ def test_the_sweep_s_title_names_its_best_trial_that_kept_the_people(evaluation:
     assert f"2 of 3 trials kept the people; {best}" in page
     page = write_report(tmp_path, title="Run", evaluation=evaluation, sweep=sweep[2:3]).read_text(encoding="utf-8")
     assert "None of 1 trials kept the people" in page
+
+
+def test_a_gain_without_an_interval_is_said_without_one() -> None:
+    gain = Row(
+        "cells", "report", "kto", "gain(jsd_bits)", "gain", Estimate(0.4, math.nan, math.nan, 9), "over additive"
+    )
+    assert "40 % (no interval) of the possible gain" in worth(Evaluation("report", ("kto",), (gain,)), "cells", "kto")
+    single = Row("r", "report", "a - b", "total_variation", "difference", Estimate(0.02, math.nan, math.nan, 1))
+    assert _hundredths(single) == "+2.00, no interval"

@@ -21,7 +21,7 @@ from valuealign.population import (
     tabulate,
     with_and_without,
 )
-from valuealign.population.centre import Cells
+from valuealign.population.centre import Pairs
 from valuealign.splits import Splits, check_leaks, split
 from valuealign.surveys import read_survey
 from valuealign.surveys.screening import Screened, screen
@@ -76,21 +76,16 @@ class Dataset:
             self.survey, self.weights.weights_P, self.groups, self.splits.people("train"), self.splits.train
         )
 
-    def drawn(self, part: str | None = None, used: Cells | None = None) -> Shrunk | None:
+    def drawn(self, part: str | None = None, used: Pairs | None = None) -> Shrunk | None:
         """``table(part)`` under ``groups.shrink``; all that is estimated is, of the cells ``used`` (None: of all)."""
-        table, towards = self.table(part), self.config.groups.shrink
+        table, towards = self.train if part == "train" else self.table(part), self.config.groups.shrink
         if towards == "off":
             return None
-        used_GI = None
-        if used is not None:
-            used_GI = np.zeros(table.n_GI.shape, bool)
-            for item, group in used:
-                used_GI[table.group_index[group], table.item_index[item]] = True
         if towards == "everyone":
-            return shrink(table, everyone(table), used_GI)
+            return shrink(table, everyone(table), used)
         people_P = None if part is None else self.splits.people(part)
         related_GG = relations(self.survey, self.weights.weights_P, self.groups, people_P)
-        return shrink(table, by_traits(table, self.ridge, related_GG, used), used_GI)
+        return shrink(table, by_traits(table, self.ridge, related_GG, used), used)
 
     @cached_property
     def screens(self) -> pl.DataFrame:

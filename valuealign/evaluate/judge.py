@@ -16,7 +16,7 @@ from valuealign.metrics import METRICS, Floats, Parts, crossed_draws, crossed_in
 
 Part = Literal["select", "report"]
 Ints = NDArray[np.intp]
-LEAST = 0.025  # of draws: what a 95 % interval leaves out at either end
+TAIL = 0.025  # of draws: what a 95 % interval leaves out at either end
 BOUNDS = {
     "dispersion": (0.0, math.inf),
     "dispersion_variance": (0.0, math.inf),
@@ -215,11 +215,9 @@ class Judge:
             if base.value > floor.value:
                 value, note = (base.value - model.value) / (base.value - floor.value), f"over {null}"
                 np.divide(_centred(base) - _centred(model), room_B, out=gain_B, where=room_B > 0)
-            if np.mean(room_B <= 0) > LEAST:  # the ratio is unbounded there: leaving those draws out would narrow it
-                note, gain_B = (
-                    f"{note}; no interval, since the null is not shown to lie above the floor",
-                    gain_B * np.nan,
-                )
+                if np.mean(room_B <= 0) > TAIL:  # unbounded there: leaving those draws out would narrow the interval
+                    note += "; no interval, since the null is not shown to lie above the floor"
+                    gain_B[:] = np.nan
             gain = model._replace(value=value, draws_3B=gain_B)
             rows.append(self._row(who, f"gain({name})", "gain", gain, note=note + _fewer(among_C, gain)))
         return rows

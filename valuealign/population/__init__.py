@@ -20,11 +20,6 @@ from valuealign.population.table import (
 from valuealign.population.targets import Shrunk, shrink, target_frame
 
 __all__ = [
-    "regress",
-    "relations",
-    "everyone",
-    "by_traits",
-    "choose_ridge",
     "Centre",
     "Floor",
     "GroupNeed",
@@ -33,6 +28,9 @@ __all__ = [
     "Repair",
     "ShareTable",
     "Shrunk",
+    "by_traits",
+    "choose_ridge",
+    "everyone",
     "find_groups",
     "list_groups",
     "membership",
@@ -41,6 +39,8 @@ __all__ = [
     "outcome_shares",
     "person_codes",
     "population_shares",
+    "regress",
+    "relations",
     "repair",
     "respondents_needed",
     "self_report",

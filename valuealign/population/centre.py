@@ -19,7 +19,7 @@ from valuealign.population.table import ShareTable, tabulate
 from valuealign.surveys.table import Survey
 from valuealign.types import EVERYONE, Group
 
-Cells = Collection[tuple[str, Group]]  # by item id and group
+Pairs = Collection[tuple[str, Group]]  # cells of a table, by item id and group
 # What the ridge is chosen from, in respondents.
 RIDGES = (300.0, 170.0, 100.0, 55.0, 30.0, 17.0, 10.0, 5.0)
 HALVINGS = 2
@@ -42,7 +42,7 @@ def everyone(table: ShareTable) -> Centre:
     )
 
 
-def regress(table: ShareTable, ridge: float, used: Cells | None = None) -> Floats:
+def regress(table: ShareTable, ridge: float, used: Pairs | None = None) -> Floats:
     """The groups' shares [G, I, K] from their traits, each acting on its own: main effects, fitted to cells ``used``.
 
     A cell (item id, group) counts by its n_eff; None: every cell that somebody answered. ``ridge`` is what draws the
@@ -59,7 +59,7 @@ def choose_ridge(
     weights_P: np.ndarray,
     groups: Sequence[Group],
     people_P: NDArray[np.bool_],
-    used: Cells | None = None,
+    used: Pairs | None = None,
 ) -> float:
     """The ridge of ``RIDGES`` with which the cells of one half of the people say best what the other half answered.
 
@@ -79,7 +79,7 @@ def choose_ridge(
     return RIDGES[int(np.argmin(loss_R))]
 
 
-def _losses(told: ShareTable, judge: ShareTable, used: Cells | None) -> Floats:
+def _losses(told: ShareTable, judge: ShareTable, used: Pairs | None) -> Floats:
     """For each ridge, minus the log-likelihood of ``judge``'s answers (nats a respondent) under a fit to ``told``."""
     design_GF, mass_GI, counted_GI = _design(told), _mass(told, used), _mass(judge, used)
     beta_FIK = np.zeros((design_GF.shape[1], *told.shares_GIK.shape[1:]))
@@ -92,7 +92,7 @@ def _losses(told: ShareTable, judge: ShareTable, used: Cells | None) -> Floats:
     return np.array(losses) / max(float(counted_GI.sum()), 1.0)
 
 
-def by_traits(table: ShareTable, ridge: float, related_GG: Floats, used: Cells | None = None) -> Centre:
+def by_traits(table: ShareTable, ridge: float, related_GG: Floats, used: Pairs | None = None) -> Centre:
     """``regress``, with the answers behind each group's share: what its variance in least squares is worth.
 
     Cells share people, so their shares go together: ``related_GG`` are their correlations (``relations``). The ridge is
@@ -136,11 +136,15 @@ def _design(table: ShareTable) -> Floats:
     return design_GF
 
 
-def _mass(table: ShareTable, used: Cells | None) -> Floats:
+def used_cells(table: ShareTable, used: Pairs | None) -> NDArray[np.bool_]:
+    """[G, I]: which cells are among ``used`` (None: every one that somebody answered)."""
     if used is None:
-        return np.asarray(table.n_eff_GI, dtype=np.float64)
-    mass_GI = np.zeros(table.n_eff_GI.shape)
+        return np.asarray(table.n_eff_GI > 0)
+    found_GI = np.zeros(table.n_eff_GI.shape, dtype=bool)
     for item, group in used:
-        g, i = table.group_index[group], table.item_index[item]
-        mass_GI[g, i] = table.n_eff_GI[g, i]
-    return mass_GI
+        found_GI[table.group_index[group], table.item_index[item]] = True
+    return found_GI
+
+
+def _mass(table: ShareTable, used: Pairs | None) -> Floats:
+    return np.where(used_cells(table, used), table.n_eff_GI, 0.0)

@@ -20,7 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from valuealign.population.centre import Centre, everyone
+from valuealign.population.centre import Centre, Pairs, everyone, used_cells
 from valuealign.population.floor import Floor
 from valuealign.population.table import JEFFREYS, ShareTable, intervals
 from valuealign.types import EVERYONE
@@ -58,7 +58,7 @@ class Shrunk(ShareTable):
         return alpha, beta
 
 
-def shrink(table: ShareTable, centre: Centre | None = None, used_GI: NDArray[np.bool_] | None = None) -> Shrunk:
+def shrink(table: ShareTable, centre: Centre | None = None, used: Pairs | None = None) -> Shrunk:
     """Draw each group's shares towards the centre's (None: everyone's), item by item, as far as the data say.
 
     The shares of an item's groups are taken as draws from Dirichlet(kappa p0) with p0 the centre's
@@ -74,14 +74,14 @@ def shrink(table: ShareTable, centre: Centre | None = None, used_GI: NDArray[np.
     unless the group by itself is. Where groups do not differ from the centre at all, the intervals are
     wider than they need be: that they differ a little cannot be ruled out.
 
-    kappa is estimated from all other groups with an answer, of the cells ``used_GI`` if these are given. Groups that
+    kappa is estimated from all other groups with an answer, of the cells ``used`` if these are given. Groups that
     share people (a trait and its crossings) count each; the likelihood is then flattened to what as many persons
     would say.
 
     Raises SurveyError where the table lacks everyone.
     """
     centre = centre or everyone(table)
-    about = _estimate(table, centre, used_GI)
+    about = _estimate(table, centre, used_cells(table, used))
     shares_GIK, smooth_GIK = _drawn(table.shares_GIK, centre.shares_GIK, about.pull_GI), _smooth(centre)
     mean_GIK = _drawn(table.shares_GIK, smooth_GIK, about.pull_GI)
     # Only a share of everyone's own may be 0 or 1 here, and its worth is not used.
@@ -114,7 +114,7 @@ class _Estimate(NamedTuple):
     within_GI: np.ndarray
 
 
-def _estimate(table: ShareTable, centre: Centre, used_GI: NDArray[np.bool_] | None) -> _Estimate:
+def _estimate(table: ShareTable, centre: Centre, used_GI: NDArray[np.bool_]) -> _Estimate:
     whole = table.group_index[EVERYONE]
     kappa_I = np.full(len(table.items), np.nan)
     pull_GI = np.where(table.n_eff_GI > 0, 0.0, np.nan)
@@ -126,9 +126,9 @@ def _estimate(table: ShareTable, centre: Centre, used_GI: NDArray[np.bool_] | No
             k, n_G = len(item.options), table.n_eff_GI[other_G, i]
             shares_GK, centre_GK = table.shares_GIK[other_G, i, :k], centre.shares_GIK[other_G, i, :k]
             power = min(1.0, table.n_GI[whole, i] / table.n_GI[other_G, i].sum())
-            told_G = np.ones(len(n_G), bool) if used_GI is None else used_GI[other_G, i]
+            told_G = used_GI[other_G, i]
             if not told_G.any():  # nothing of the item is used, and nothing of it is asked for
-                told_G[:] = True
+                told_G = np.ones(len(n_G), dtype=bool)
             kappa_R, weight_R = _kappas(n_G[told_G], shares_GK[told_G], centre_GK[told_G], power)
             pull_RG = kappa_R[:, None] / (n_G + kappa_R[:, None])
             within_RG = 1 / (n_G + kappa_R[:, None] + 1) + (1 - (1 - pull_RG) ** 2) / (centre.worth_GI[other_G, i] + 1)

@@ -226,10 +226,9 @@ def losses(out: Path) -> list[tuple[int, float]]:
 
 
 def _shares(logp_K: Any) -> list[float]:
-    import numpy as np
+    from valuealign.metrics import softmax
 
-    odds_K = np.exp(logp_K - np.max(logp_K))
-    return [float(share) for share in odds_K / odds_K.sum()]
+    return [float(share) for share in softmax(logp_K)]
 
 
 def adapter(out: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def _summary(found: Sequence[Beside], rows: Sequence[Row]) -> list[str]:
 
 def _hundredths(row: Row) -> str:
     value, low, high = (100 * x for x in (row.estimate.value, row.estimate.low, row.estimate.high))
+    if not math.isfinite(low):  # of a single question
+        return f"{value:+.2f}, no interval" if row.kind == "difference" else f"{value:.2f} (no interval)"
     return (
         f"{value:+.2f}, {low:+.2f} to {high:+.2f}"
         if row.kind == "difference"

@@ -170,8 +170,7 @@ def worth(evaluation: Evaluation, split: str, who: str, metric: str = "jsd_bits"
         return ""
     if not math.isfinite(gain.estimate.value):
         return f"{split}: {gain.note}."
-    share = f"{percent(gain.estimate.value)} (95 %: {percent(gain.estimate.low)} to {percent(gain.estimate.high)})"
-    line = f"{split}: {who} made {share} of the possible gain over '{WORDS[null]}'"
+    line = f"{split}: {who} made {_share(gain, '95 %: ')} of the possible gain over '{WORDS[null]}'"
     apart = find(evaluation, split, f"{who} - {null}", metric)
     return f"{line}{_verdict(apart, null)}{_beside_regression(evaluation, split, who, metric)}"
 
@@ -198,9 +197,15 @@ def _beside_regression(evaluation: Evaluation, split: str, who: str, metric: str
     nearer = "nearer than it" if apart.estimate.high < 0 else "not shown to be nearer than it"
     if apart.estimate.low > 0:
         nearer = "further than it"
-    one = gain.estimate
-    made = f"{percent(one.value)} ({percent(one.low)} to {percent(one.high)})" if math.isfinite(one.low) else "some"
-    return f" A regression on the groups' traits made {made}: {who} is {nearer}."
+    return f" A regression on the groups' traits made {_share(gain)}: {who} is {nearer}."
+
+
+def _share(row: Row, what: str = "") -> str:
+    """A figure in per cent with its interval, if it has one."""
+    one = row.estimate
+    if not math.isfinite(one.low):
+        return f"{percent(one.value)} (no interval)"
+    return f"{percent(one.value)} ({what}{percent(one.low)} to {percent(one.high)})"
 
 
 def summary(evaluation: Evaluation) -> list[str]:
