@@ -27,6 +27,7 @@ DASHBOARD = 8265
 # Ray's workers listen on 10002 to 19999: a dashboard put there collides with them.
 FREE_PORTS = range(20000, 32000)
 START_SECONDS, JOB_SECONDS = 180, 600
+NO_AGENT = "No available agent to submit job"
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,25 @@ class Head:
 def submit(
     args: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float = JOB_SECONDS
 ) -> subprocess.CompletedProcess[str]:
-    """Type ``ray job submit ARGS`` in ``cwd``; what it prints is in ``stdout``, errors too."""
-    return subprocess.run(
-        ["ray", "job", "submit", *args],
-        cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
+    """Type ``ray job submit ARGS`` in ``cwd``; what it prints is in ``stdout``, errors too.
+
+    A dashboard answers before the agent that starts jobs is up, and waits ten seconds for it: on a busy
+    machine that is too short, so what it then asks for, to try again, is done.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        done = subprocess.run(
+            ["ray", "job", "submit", *args],
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+        if NO_AGENT not in done.stdout or time.monotonic() > deadline:
+            return done
 
 
 @contextmanager
@@ -62,6 +71,8 @@ def ray_head(cwd: Path, *, num_cpus: int = 4, extra_env: Mapping[str, str] | Non
         port = _dashboard(shell)
         command = ["ray", "start", "--head", "--block", "--port=0", f"--num-cpus={num_cpus}"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--object-store-memory={256 * 2**20}"]
+        # Its usual port, 52365, is among those that any connection may be given: whoever has it, no job starts.
+        command += [f"--dashboard-agent-listen-port={_agent_port(port)}"]
         with _running(command, cwd, shell, port, scratch / "ray-start.log") as family:
             yield Head(env=shell, cwd=cwd, pids=tuple(process.pid for process in family))
 
@@ -87,7 +98,7 @@ def head_of_line(line: str, *, num_cpus: int = 4) -> Iterator[Head]:
         line = line.replace(" --autoscaling-config=~/ray_bootstrap_config.yaml", "").replace(
             "ray start", "exec ray start"
         )
-        line += f" --dashboard-agent-listen-port={next(p for p in FREE_PORTS if _is_free(p) and p != port)}"
+        line += f" --dashboard-agent-listen-port={_agent_port(port)}"
         line += f" --block --num-cpus={num_cpus} --object-store-memory={256 * 2**20}"
         with _running(["sh", "-c", line], box, bare, port, scratch / "ray-start.log") as family:
             yield Head(env=shell, cwd=box, pids=tuple(process.pid for process in family))
@@ -107,6 +118,10 @@ def _dashboard(shell: dict[str, str]) -> int:
     if port != DASHBOARD:
         shell["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     return port
+
+
+def _agent_port(dashboard: int) -> int:
+    return next(p for p in FREE_PORTS if p != dashboard and _is_free(p))
 
 
 @contextmanager
