@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import itertools
-import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -39,6 +37,11 @@ def user_errors() -> Iterator[None]:
             error = ValuealignError(str(error.strerror), where=str(error.filename), mend=mend)
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
+
+
+def typed(*more: str) -> str:
+    """The command that was typed, with ``more`` behind it."""
+    return shlex.join(["python", *(word for word in sys.argv if word not in more), *more])
 
 
 def keep_lines(docstring: str | None) -> str:
@@ -95,26 +98,3 @@ def say_notes(stages: Sequence[Any]) -> None:
     for stage in stages:
         for note in (note for term in stage.terms for note in term.notes):
             say(f"  {stage.name}: {note}")
-
-
-def run_folder(job: str, name: str, *facts: str) -> tuple[Path, bool]:
-    """Where a run lives: the same configuration and data give the same folder until it is done.
-
-    Returns the folder and whether an interrupted run is in it, to be gone on with.
-    """
-    key = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:10]
-    runs = configuration.home() / "runs" / name
-    for attempt in itertools.count(1):
-        folder = runs / (f"{job}-{key}" if attempt == 1 else f"{job}-{key}-{attempt}")
-        if not (folder / "done.json").exists():
-            found = (folder / "log.jsonl").exists() or (folder / "tune").exists()
-            folder.mkdir(parents=True, exist_ok=True)
-            return folder, found
-    raise AssertionError("unreachable")
-
-
-def done(folder: Path, facts: dict[str, Any]) -> None:
-    """Mark a run as finished, with what it made."""
-    aside = folder / ".done.json"
-    aside.write_text(json.dumps(facts, indent=2, default=str))
-    os.replace(aside, folder / "done.json")

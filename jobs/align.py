@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from _job import done, open_registry, run_folder, run_job, say, say_notes
+from _job import open_registry, run_job, say, say_notes
 
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
@@ -27,6 +27,7 @@ from valuealign.learner import plan_stages
 from valuealign.models.load import fingerprint, resolve
 from valuealign.prepared import Prepared, prepare
 from valuealign.report import print_sheets, print_table, write_report
+from valuealign.runs import done, run_folder
 from valuealign.types import BASE
 
 
@@ -47,7 +48,7 @@ def align(config: RunConfig) -> dict[str, Any]:
     """The whole run; returns what it made (folder, report, version ids)."""
     base = resolve(config.model.path, progress=say)
     prepared = prepare(config)
-    out, resumed = run_folder("align", config.name, configuration.dump(config), prepared.data_hash, fingerprint(base))
+    out, resumed = run_folder("align", config, {"data": prepared.data_hash, "base model": fingerprint(base)})
     say(f"run: {out}" + (" (resumed)" if resumed else ""))
     run = replace(make_run(config, prepared, out), model=config.model.model_copy(update={"path": str(base)}))
     say_notes(run.stages)

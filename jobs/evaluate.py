@@ -7,9 +7,8 @@
     python jobs/evaluate.py --benchmark globalopinionqa --file data.csv      # docs/benchmarks-published.md
     python jobs/evaluate.py 'evaluate.sheets=[generations]' --ballots blind  # people compare, blind: docs/probes.md
 
-Use the configuration that the versions were aligned with, so that the same people are held out. It runs in this
-process. --on takes another run's survey; people who are in both stay in their part. Of it and of a benchmark's
-file the questions that were trained, or nearly, are left out and named.
+Use the configuration that the versions were aligned with: the same people are then held out. --on takes another
+run's survey (who is in both stays in his part); of it and of a benchmark's file what was trained is left out.
 """
 
 from __future__ import annotations
@@ -89,6 +88,7 @@ def evaluate(
         gaps=gaps,
         screens=None if on or brought else prepared.dataset.screens,
         sweep=versions[-1].card.get("sweep", ()),
+        swept=versions[-1].card.get("sweep_outcome"),
         configuration=configuration.dump(config),
     )
     say(f"\nreport: {report}")

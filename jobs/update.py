@@ -10,12 +10,13 @@ the champion stays. A running service answers with the new version at the next r
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from _job import done, open_registry, run_folder, run_job, say, say_notes
+from _job import open_registry, run_job, say, say_notes
 
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
@@ -28,6 +29,7 @@ from valuealign.loop import Candidate, Outcome, update
 from valuealign.models.load import fingerprint, resolve
 from valuealign.prepared import Prepared, prepare
 from valuealign.registry import Registry, Version, check_base
+from valuealign.runs import done, run_folder
 from valuealign.types import BASE, Cell
 
 
@@ -42,9 +44,10 @@ class ClusterTrainer:
     def __call__(self, *, start: Version, cells: Sequence[Cell], also: Mapping[str, Version]) -> Candidate:
         base = resolve(self.config.model.path, progress=say)
         check_base(start, fingerprint(base, self.config.model.quantize), "set model.path to its base")
-        wanted = [f"{c.key}{c.desirable}{c.undesirable}" for c in cells]
-        facts = [configuration.dump(self.config), self.prepared.data_hash, start.ref, *wanted]
-        out, _ = run_folder("update", self.config.name, *facts)
+        wanted = hashlib.sha256("\n".join(f"{c.key}{c.desirable}{c.undesirable}" for c in cells).encode()).hexdigest()
+        out, _ = run_folder(
+            "update", self.config, {"data": self.prepared.data_hash, "start": start.ref, "feedback": wanted}
+        )
         self.folder = out
         run = TrainRun(
             model=self.config.model.model_copy(update={"path": str(base)}),

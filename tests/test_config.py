@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from valuealign.config import RunConfig, describe, dump, home, load
+from valuealign.config import RunConfig, describe, differences, dump, home, load, with_keys
 from valuealign.errors import ConfigError
 
 
@@ -195,3 +195,46 @@ def test_names_may_be_numbers_and_a_list_of_one_a_single_value() -> None:
         load(None, ["survey.waves={a: 1}"])
     with pytest.raises(ConfigError, match="survey.waves"):
         load(None, ["survey.waves=[true]"])
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ("{kto.anchr: {choices: [1, 2]}}", ("unknown key 'kto.anchr'", "kto.anchor")),
+        ("{splits.train: {low: 0.1, high: 0.3}}", ("the same for all trials", "kto, distribution, train")),
+        ("{train.workers: {choices: [1, 2]}}", ("the same for all trials", "train.workers")),
+        ("{kto.anchor: {low: -1, high: 3}}", ("-1 is outside what 'kto.anchor' takes", "greater than or equal to 0")),
+        ("{kto.z0: {choices: [auto, sometimes]}}", ("'sometimes' is outside what 'kto.z0' takes", "options")),
+        ("{kto.cells_per_step: {low: 8, high: 64}}", ("outside what 'kto.cells_per_step' takes", "give choices")),
+        ("{kto.beta: {low: 0.1, high: 0.3}}", ("kto.beta has a range of its own", "")),
+        ("{kto.anchor: {low: 3, high: 1}}", ("takes low and high, low < high", "")),
+        ("{kto.anchor: {low: 0, high: 1, log: true}}", ("log takes low > 0", "")),
+        ("{kto.anchor: {low: 0, choices: [1]}}", ("either choices or low and high", "")),
+    ],
+)
+def test_a_search_space_of_what_no_trial_can_set_is_refused(space: str, words: tuple[str, str]) -> None:
+    error = refused(None, (f"sweep.space.also={space}",))
+    assert words[0] in error.what and words[1] in f"{error.what} {error.mend}"
+    assert "sweep.space" in str(error)
+
+
+def test_a_search_space_has_what_every_key_is_drawn_from() -> None:
+    space = "{kto.learning_rate: {low: 1.0e-4, high: 1.0e-3, log: true}, kto.anchor: {choices: [1, 3.0]}}"
+    axes = load(None, [f"sweep.space.also={space}"]).sweep.space.axes
+    assert list(axes) == ["kto.beta", "kto.lambda_d", "kto.lambda_u", "kto.learning_rate", "kto.anchor"]
+    assert axes["kto.beta"].span == (0.02, 0.5) and axes["kto.beta"].log and not axes["kto.lambda_d"].log
+    assert axes["kto.anchor"].choices == (1, 3.0) and axes["kto.anchor"].span is None
+
+
+def test_other_values_of_some_keys_and_what_differs() -> None:
+    changed = with_keys(RunConfig(), {"kto.beta": 0.3, "seed": 2, "stages": ["kto"]})
+    assert (changed.kto.beta, changed.seed, changed.stages) == (0.3, 2, ("kto",))
+    assert differences(dump(RunConfig()), dump(changed)) == [
+        "seed: 0 there, 2 now",
+        "stages: ['distribution', 'kto'] there, ['kto'] now",
+        "kto.beta: 0.1 there, 0.3 now",
+    ]
+    assert differences(dump(changed), dump(changed)) == []
+    for key in ("kto.bta", "kto", "seed.deeper", "nowhere.beta"):
+        with pytest.raises(ConfigError):
+            with_keys(RunConfig(), {key: 1})

@@ -13,12 +13,15 @@ import numpy as np
 import polars as pl
 import pytest
 from known_public import CONFIG, ITEMS, PEOPLE, SEED, World, public
+from tiny import behaviour_cells
 
 from valuealign.config import GroupsConfig, SplitsConfig
-from valuealign.errors import ModelError
+from valuealign.errors import Diverged
 from valuealign.evaluate import FLOOR, HALF, Evaluation, Key, Row, build_exam
+from valuealign.evaluate.gained import ORIGIN, outcome
 from valuealign.evaluate.nulls import Nulls
 from valuealign.evaluate.record import MAIN
+from valuealign.metrics import METRICS
 from valuealign.metrics.nulls import additive
 from valuealign.population import find_groups, tabulate
 from valuealign.prompts import survey_messages, wordings
@@ -246,6 +249,36 @@ def test_distances_for_a_gate(world: World) -> None:
     assert key[1].startswith("q") and {k[0] for k in keys} == {"cells", "groups", "items", "seen", "everyone"}
 
 
+def test_figures_of_a_part_are_over_all_its_cells(world: World) -> None:
+    found = world.exam.figures(world.answers())
+    assert set(found) == set(METRICS) and all(np.isfinite(value) for value in found.values())
+    assert found["jsd_bits"] == pytest.approx(world.exam.distances(world.answers(), part="select")[0].mean())
+    assert found != world.exam.figures(world.answers(), part="report")
+    with pytest.raises(Diverged, match="not finite"):
+        world.exam.figures([np.full_like(one, np.nan) for one in world.answers()])
+
+
+def test_the_outcome_of_a_sweep_is_read_from_the_report_part(world: World) -> None:
+    """Stage 1 answers as the public, one trial as well but for its behaviour, another answers alike everywhere."""
+    exam, public = world.exam, world.answers()
+    flat = [np.full(len(one), -np.log(len(one))) for one in public]
+    marks = behaviour_cells(4)
+    still = [np.log(np.full(len(cell.completions), 0.5)) for cell in marks]
+    moved = [logp + np.array(cell.desirable) for logp, cell in zip(still, marks, strict=True)]
+    surveyed = {ORIGIN: public, "kind": public, "blunt": flat}
+    found = outcome(exam, marks, surveyed, {ORIGIN: still, "kind": moved, "blunt": still}, compared=2)
+    kind, blunt = found.trials
+    assert (kind.trial, kind.lost.value, kind.lost.high) == ("kind", 0.0, 0.0) and kind.behaviour.value > 0.2
+    assert blunt.lost.low > 0 and blunt.behaviour.value == 0.0
+    judged = exam.judge(surveyed, part="report")
+    assert blunt.lost == judged.figure(found.split, f"blunt - {ORIGIN}")
+    at = judged.figure(found.split, "uniform").value - judged.figure(found.split, ORIGIN).value
+    assert found.marks["uniform"] == pytest.approx(at) and FLOOR in found.marks
+    assert found.apart is not None and found.apart.value == pytest.approx(kind.behaviour.value)
+    alone = outcome(exam, marks, surveyed, {ORIGIN: still, "kind": moved, "blunt": still}, compared=1)
+    assert alone.apart is None
+
+
 def test_most_limits_cells_without_choosing_by_hand(world: World) -> None:
     small = build_exam(
         world.survey, world.weights, world.groups, world.splits, bootstrap=20, seed=SEED, most=5, most_seen=3
@@ -259,7 +292,7 @@ def test_most_limits_cells_without_choosing_by_hand(world: World) -> None:
 def test_diverged_models_are_refused(world: World) -> None:
     answers = world.answers()
     for bad in (np.full_like(answers[3], np.nan), np.full_like(answers[3], -np.inf)):
-        with pytest.raises(ModelError, match="not finite") as error:
+        with pytest.raises(Diverged, match="not finite") as error:
             world.exam.judge({"broken": [*answers[:3], bad, *answers[4:]]})
         assert "broken" in error.value.where
     one_impossible = answers[3].copy()

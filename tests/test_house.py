@@ -18,6 +18,7 @@ ROOMS = (
     "types",
     "errors",
     "config",
+    "runs",
     "weighting",
     "values",
     "objectives",

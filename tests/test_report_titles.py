@@ -10,9 +10,11 @@ import pytest
 
 from valuealign.evaluate import FLOOR, Evaluation, Portrait, Row
 from valuealign.evaluate import Tested as JudgedCell
+from valuealign.evaluate.gained import Gained, Outcome
 from valuealign.evaluate.record import Kind
 from valuealign.report import print_sheets, write_report
 from valuealign.report.charts import group_map, group_means
+from valuealign.report.gained import kept_outcome
 from valuealign.report.rectified import _hundredths
 from valuealign.report.titles import Ways, sorted_by
 from valuealign.report.words import worth
@@ -115,3 +117,12 @@ def test_a_gain_without_an_interval_is_said_without_one() -> None:
     assert "40 % (no interval) of the possible gain" in worth(Evaluation("report", ("kto",), (gain,)), "cells", "kto")
     single = Row("r", "report", "a - b", "total_variation", "difference", Estimate(0.02, math.nan, math.nan, 1))
     assert _hundredths(single) == "+2.00, no interval"
+
+
+def test_the_page_shows_how_a_sweep_ended(evaluation: Evaluation, tmp_path: Path) -> None:
+    rows = [{"trial": "t1", "beta": 0.1, "lambda_d": 1.2, "lambda_u": 1.0, "auc": 0.8, "feasible": True}]
+    ended = Outcome("everyone", (Gained("t1", Estimate(0.2, 0.1, 0.3), Estimate(0, -0.001, 0.001)),), {}, None)
+    swept = kept_outcome(ended, rows, 0.01)
+    page = write_report(tmp_path, title="Run", evaluation=evaluation, sweep=rows, swept=swept).read_text()
+    assert f"<h3>{swept['sentence']}</h3>" in page and "behaviour gained: AUC of r over one half" in page
+    assert "distribution lost" not in write_report(tmp_path, title="Run", evaluation=evaluation, sweep=rows).read_text()

@@ -111,7 +111,7 @@ def test_a_sweep_by_ray_job_submit(tmp_path: Path, model: Path, shared_data: Pat
     home = tmp_path / "home"
     lines = (shared_data / "binary_feedback" / "kto_demo.jsonl").read_text().splitlines()
     short = tmp_path / "marked.jsonl"
-    short.write_text("\n".join(sorted(lines, key=len)[:20]))
+    short.write_text("\n".join(sorted(lines, key=len)[:60]))
     with ray_head(ROOT, num_cpus=2, extra_env={"VALUEALIGN_HOME": str(home)}) as head:
         arguments = ["--working-dir", str(ROOT), "--", "python", "jobs/sweep_kto.py", *SMALL, f"model.path={model}"]
         found = submit(
@@ -121,7 +121,7 @@ def test_a_sweep_by_ray_job_submit(tmp_path: Path, model: Path, shared_data: Pat
             timeout=800,
         )
     assert found.returncode == 0, found.stdout[-6000:]
-    assert "20 marked answers to 20 prompts" in found.stdout
+    assert "60 marked answers to 60 prompts" in found.stdout
     assert "trial" in found.stdout and "AUC" in found.stdout and "ratio: lambda_d n_d" in found.stdout
     made = registry(home)
     assert made.get("demo@stage1").card["stage"] == "distribution"

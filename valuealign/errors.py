@@ -9,6 +9,7 @@ ValuealignError            everything below; jobs print it and exit with status 
 ├── SplitError             too few people, items or groups to hold any out
 ├── SignalError            a feedback or preference file
 ├── ModelError             a checkpoint that cannot be loaded or trained
+│   └── Diverged           training whose figures are no longer numbers
 ├── JudgeError             a judge model that cannot be asked, or whose answers cannot be read
 ├── RegistryError          a version or an alias
 │   ├── UnknownVersion     no such version or alias
@@ -81,6 +82,10 @@ class SignalError(ValuealignError):
 
 class ModelError(ValuealignError):
     """A checkpoint that cannot be loaded or trained."""
+
+
+class Diverged(ModelError):
+    """Training whose figures are no longer numbers."""
 
 
 class JudgeError(ValuealignError):

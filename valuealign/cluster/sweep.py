@@ -1,197 +1,150 @@
 """Ray Tune over KTO's hyperparameters: each trial is a Ray Train run from the same stage-1 model.
 
 Trials are ranked by behaviour gained among those that did not lose the people; a trial that lost
-them is infeasible, never crowned. All trials read one reference table.
+them is infeasible, never crowned. All trials read one reference table. A trial that fails is kept
+with its reason, and the others go on; a sweep that is stopped leaves a state to go on from.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
-import numpy as np
 import optuna
 import ray
 from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from valuealign.cluster.train import Progress, fit
-from valuealign.cluster.worker import TrainRun, trained_folder
-from valuealign.config import SweepConfig
-from valuealign.errors import ModelError
-from valuealign.evaluate import Exam, behaviour_auc
-from valuealign.loop import non_inferior
-from valuealign.models.trained import trained_done
-from valuealign.objectives.kto import LambdaRule
-from valuealign.types import Cell
+from valuealign.cluster.trials import (
+    FAILED,
+    FIGURES,
+    REASON,
+    Trial,
+    TrialPlan,
+    Value,
+    infeasible,
+    ranked,
+    read_reason,
+    shown,
+    trial_folder,
+    write_reason,
+)
+from valuealign.cluster.worker import TrainRun
+from valuealign.config import Axis, SweepConfig
+from valuealign.errors import Diverged, ModelError, ValuealignError
 
 DRIVER_CPUS = 0.1  # what a trial's driver reserves; 0 is refused by Tune
+FAILURES = 1  # of a trial, beside those that Ray Train recovers from: its driver's death is one
+ENDED = (TuneTrial.TERMINATED, TuneTrial.ERROR)
 
 
-@dataclass(frozen=True)
-class SweepProbe:
-    """What a trial reports: behaviour gained and survey distance lost, both on select parts only.
-
-    ``exam`` holds the select part's questions, ``behaviour`` the select prompts. Called with raw
-    log-probabilities of ``cells`` now and before the stage (the reference: the stage-1 model).
-    """
-
-    exam: Exam
-    behaviour: tuple[Cell, ...]
-    margin: float
-    seed: int = 0
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        """What is scored: the exam's cells, then the behaviour cells."""
-        return (*self.exam.cells, *self.behaviour)
-
-    def __call__(self, now: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> dict[str, float]:
-        """``auc`` of r, ``change`` in distance with its upper bound, ``feasible``, and ``score``.
-
-        ``score`` is the AUC of a feasible trial; an infeasible one ranks below every feasible one.
-        """
-        asked = len(self.exam.cells)
-        ratios = [a - b for a, b in zip(now[asked:], before[asked:], strict=True)]
-        desirable = [c.desirable for c in self.behaviour]
-        auc = behaviour_auc(ratios, desirable, [c.undesirable for c in self.behaviour], seed=self.seed)
-        kept = non_inferior(
-            now[:asked], before[:asked], "stage 1", self.exam,
-            margin=self.margin, draws=500, rng=np.random.default_rng(self.seed),
-        )  # fmt: skip
-        return {
-            "auc": auc.value,
-            "auc_low": auc.low,
-            "auc_high": auc.high,
-            "change": kept.figure.value,
-            "change_high": kept.figure.high,
-            "feasible": float(kept.passed),
-            "score": auc.value if kept.passed else auc.value - 1.0,
-        }
+class SweepStopped(Exception):
+    """The sweep was stopped (Ctrl-C, SIGTERM) with trials to go; its state is kept."""
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A finished or stopped trial: its setting, its last figures, and where its run lies."""
+def sweep(plan: TrialPlan, *, name: str, progress: Progress = print, go_on: str = "") -> list[Trial]:
+    """Try ``sweep.trials`` settings on the connected cluster; best feasible trial first.
 
-    id: str
-    setting: Mapping[str, float]
-    figures: Mapping[str, float]
-    error: str
-    out: Path
-
-    def rule(self, rule: LambdaRule) -> LambdaRule:
-        """The rule on the lambdas with this trial's own; ``rule`` brings masses and range."""
-        return rule._replace(lambda_d=self.setting["lambda_d"], lambda_u=self.setting["lambda_u"])
-
-    @property
-    def feasible(self) -> bool:
-        """Whether the last probe found the people kept."""
-        return not self.error and bool(self.figures.get("feasible", 0.0))
-
-    @property
-    def whole(self) -> bool:
-        """Whether the trial ran all its steps and left its weights (ASHA stops the others early)."""
-        ended = self.figures.get("step", 0) >= self.figures.get("steps", math.inf)
-        return ended and trained_done(trained_folder(self.out, "kto"))
-
-
-def trials_table(trials: Sequence[Trial], rule: LambdaRule) -> str:
-    """The trials in the order given, for a terminal; ``*`` marks lambdas that the rule would not have."""
-    lines = [f"ratio: lambda_d n_d / (lambda_u n_u), * outside [{rule.low:.2f}, {rule.high:.2f}]"]
-    lines += ["trial     beta    lambda_d  lambda_u  ratio  steps    AUC    change in survey distance (bits, select)"]
-    for t in trials:
-        verdict = t.error or ("" if t.feasible else "people lost") or ("" if t.whole else "stopped early")
-        setting = f"{t.setting['beta']:<7.3f} {t.setting['lambda_d']:<9.3f} {t.setting['lambda_u']:<9.3f}"
-        ratio = f"{t.rule(rule).ratio:.2f}{' ' if t.rule(rule).holds else '*'}"
-        auc, change, most = (t.figures.get(name, float("nan")) for name in ("auc", "change", "change_high"))
-        steps = f"{int(t.figures.get('step', 0)):>3}/{int(t.figures['steps']):<4}"
-        lines.append(
-            f"{t.id[-8:]:9} {setting} {ratio:6} {steps} {auc:.3f}  {change:+.4f} (at most {most:+.4f})  {verdict}"
-        )
-    return "\n".join(lines)
-
-
-def trial_run(run: TrainRun, setting: Mapping[str, float], trial: str) -> TrainRun:
-    """The run of one trial: the base run with its own hyperparameters and folder."""
-    stage = run.stages[0]
-    first = replace(stage.terms[0], hyper={**stage.terms[0].hyper, **setting})
-    stage = replace(stage, terms=(first, *stage.terms[1:]))
-    return replace(run, stages=(stage,), out=run.out / "trials" / trial)
-
-
-def sweep(run: TrainRun, config: SweepConfig, *, name: str, progress: Progress = print) -> list[Trial]:
-    """Try ``config.trials`` settings on the connected cluster; best feasible trial first.
-
-    ``run`` has one stage, whose first term is KTO, and a probe that reports ``auc``, ``feasible``
-    and ``score``. An interrupted sweep of the same ``run.out`` goes on where it stopped. Raises
-    ModelError if the cluster is too small for a trial.
+    ``plan.run`` has a probe that reports ``score`` and what ``Trial`` reads. An interrupted sweep of the same
+    folder goes on where it stopped: ended trials are not repeated, running ones go on from their last
+    checkpoint, those whose failure was no divergence are tried again. Raises SweepStopped if it is stopped
+    (``go_on`` is then said, at once), ModelError if the cluster is too small for a trial or if every trial failed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    concurrent = _concurrent(run, config)
-    trainable = tune.with_resources(_trial(run, name), {"CPU": DRIVER_CPUS})
-    storage = run.out / "tune"
+    concurrent = _concurrent(plan.run, plan.config.sweep)
+    trainable = tune.with_resources(_driver(plan, name), {"CPU": DRIVER_CPUS})
+    storage = plan.run.out / "tune"
     if tune.Tuner.can_restore(str(storage / name)):
-        progress("  an interrupted sweep is resumed; finished trials are not repeated")
+        progress("  an interrupted sweep is resumed; trials that ended are not repeated")
         tuner = tune.Tuner.restore(
             str(storage / name), trainable=trainable, resume_unfinished=True, restart_errored=True
         )
     else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space=_space(config),
-            tune_config=tune.TuneConfig(
-                metric="score",
-                mode="max",
-                num_samples=config.trials,
-                search_alg=ConcurrencyLimiter(OptunaSearch(seed=run.seed), max_concurrent=concurrent),
-                scheduler=ASHAScheduler(
-                    time_attr="step", max_t=run.stages[0].steps, grace_period=_grace(run), reduction_factor=2
-                ),
+        tuner = _tuner(plan, trainable, concurrent, name)
+    _desk.begin(progress, plan.config.sweep.trials)
+    with _stoppable(progress, go_on):
+        tuner.fit()
+    if _desk.to_go:
+        ended = plan.config.sweep.trials - _desk.to_go
+        raise SweepStopped(f"the sweep was stopped with {ended} of {plan.config.sweep.trials} trials ended")
+    return ranked([_ended(trial, plan) for trial in _desk.trials], plan.config.sweep)
+
+
+def _tuner(plan: TrialPlan, trainable: Any, concurrent: int, name: str) -> tune.Tuner:
+    config = plan.config.sweep
+    chance = optuna.samplers.RandomSampler(seed=plan.config.seed) if config.sampler == "random" else None
+    search = OptunaSearch(sampler=chance) if chance else OptunaSearch(seed=plan.config.seed)
+    return tune.Tuner(
+        trainable,
+        param_space={key: _domain(axis) for key, axis in config.space.axes.items()},
+        tune_config=tune.TuneConfig(
+            metric="score",
+            mode="max",
+            num_samples=config.trials,
+            search_alg=ConcurrencyLimiter(search, max_concurrent=concurrent),
+            # By reports, not steps: how many steps a trial has may be swept over. None is stopped before its first.
+            scheduler=ASHAScheduler(
+                time_attr="report", max_t=max(2, config.reports), grace_period=1, reduction_factor=2
             ),
-            run_config=tune.RunConfig(
-                name=name, storage_path=str(storage), verbose=0, callbacks=[_Progress(progress, config.trials)]
-            ),
-        )
-    results = tuner.fit()
-    return ranked([_finished(result, run) for result in results])
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(plan.run.out / "tune"),
+            verbose=0,
+            callbacks=[_Watch()],
+            failure_config=tune.FailureConfig(max_failures=FAILURES),
+        ),
+    )
 
 
-def ranked(trials: list[Trial]) -> list[Trial]:
-    """Feasible and whole trials first, by behaviour gained; then the others."""
-    return sorted(trials, key=lambda t: (not t.feasible, not t.whole, -t.figures.get("auc", -math.inf)))
+def _domain(axis: Axis) -> Any:
+    if axis.span is None:
+        return tune.choice(list(axis.choices))
+    return (tune.loguniform if axis.log else tune.uniform)(*axis.span)
 
 
-def _trial(run: TrainRun, name: str) -> Callable[[dict[str, Any]], None]:
-    reference = ray.put(run)
+def _driver(plan: TrialPlan, name: str) -> Callable[[dict[str, Any]], None]:
+    reference, folder = ray.put(plan), plan.run.out
 
     def drive(setting: dict[str, Any]) -> None:
         trial = tune.get_context().get_trial_id()
-        own = trial_run(ray.get(reference), {k: float(setting[k]) for k in ("beta", "lambda_d", "lambda_u")}, trial)
-        # The name is stable, so a trial that is taken up again goes on from its own checkpoint.
-        fit(own, name=f"{name}-{trial}", progress=lambda _: None, callbacks=(TuneReportCallback(),))
+        out = trial_folder(folder, trial)
+        (out / REASON).unlink(missing_ok=True)
+        try:
+            shared: TrialPlan = ray.get(reference)
+            # The name is stable, so a trial that is taken up again goes on from its own checkpoint.
+            fit(
+                shared.trial(setting, trial),
+                name=f"{name}-{trial}",
+                progress=lambda _: None,
+                callbacks=(TuneReportCallback(),),
+            )
+        except Diverged as error:
+            # It would diverge again: for Tune it has ended.
+            write_reason(out, _reason(error))
+            tune.report({"score": FAILED, "report": 1, "feasible": 0.0})
+        except Exception as error:
+            write_reason(out, _reason(error))
+            raise
 
     return drive
 
 
-def _space(config: SweepConfig) -> dict[str, Any]:
-    space = config.space
-    return {
-        "beta": tune.loguniform(*space.beta),
-        "lambda_d": tune.uniform(*space.lambda_d),
-        "lambda_u": tune.uniform(*space.lambda_u),
-    }
-
-
-def _grace(run: TrainRun) -> int:
-    """No trial is stopped before its first probe."""
-    return max(1, round(run.stages[0].steps / max(1, run.probes)))
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ValuealignError):
+        return error.what + (f" ({error.where})" if error.where else "")
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _concurrent(run: TrainRun, config: SweepConfig) -> int:
@@ -211,33 +164,93 @@ def _concurrent(run: TrainRun, config: SweepConfig) -> int:
     return min(config.concurrent, fit_at_once)
 
 
-def _finished(result: tune.Result, run: TrainRun) -> Trial:
-    figures = {k: float(v) for k, v in (result.metrics or {}).items() if isinstance(v, int | float)}
-    trial = str((result.metrics or {}).get("trial_id") or Path(result.path).name.split("_")[1])
-    setting = {k: float(v) for k, v in (result.config or {}).items() if isinstance(v, int | float)}
-    error = str(result.error).strip().splitlines()[-1] if result.error else ""
-    return Trial(trial, setting, {**figures, "steps": run.stages[0].steps}, error, run.out / "trials" / trial)
+def _ended(trial: TuneTrial, plan: TrialPlan) -> Trial:
+    out = trial_folder(plan.run.out, trial.trial_id)
+    last: Mapping[str, Any] = trial.last_result or {}
+    figures = {name: float(last[name]) for name in FIGURES if name in last}
+    # A trial that Tune ended leaves a reason too: its driver was stopped amid the training.
+    failed = trial.status == TuneTrial.ERROR
+    error = read_reason(out) if failed or last.get("score") == FAILED else ""
+    if failed and not error:
+        error = _reason(trial.get_error() or ModelError("its driver ended without a word"))
+    setting: dict[str, Value] = {key: trial.config[key] for key in plan.config.sweep.space.axes}
+    broken = () if error else infeasible(figures, plan.config.sweep)
+    return Trial(trial.trial_id, setting, figures, broken, error, out)
 
 
-class _Progress(tune.Callback):
-    """A line for every probe and every end of a trial."""
+@contextlib.contextmanager
+def _stoppable(progress: Progress, go_on: str) -> Iterator[None]:
+    """SIGTERM (what `ray job stop` sends) ends the block as Ctrl-C does: Tune keeps its state and comes back.
 
-    def __init__(self, progress: Progress, trials: int) -> None:
-        self._say, self._trials, self._ended = progress, trials, 0
+    What to do next is said at once, because `ray job stop` kills after three seconds.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        progress(f"stopping. {go_on}")
+        signal.raise_signal(signal.SIGINT)
+
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+@dataclass
+class _Desk:
+    """Where the callback leaves what it sees: Tune restores a pickled copy of a callback, so it can hold nothing."""
+
+    say: Progress = print
+    planned: int = 0
+    trials: list[TuneTrial] = field(default_factory=list)
+    ended: int = 0
+
+    def begin(self, say: Progress, planned: int) -> None:
+        self.say, self.planned, self.trials, self.ended = say, planned, [], 0
+
+    def see(self, trials: list[TuneTrial]) -> None:
+        self.trials, self.ended = list(trials), sum(trial.status in ENDED for trial in trials)
+
+    @property
+    def to_go(self) -> int:
+        """How many trials have not ended."""
+        return self.planned - self.ended
+
+
+_desk = _Desk()
+
+
+class _Watch(tune.Callback):
+    """A line for every report and every end of a trial."""
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        _desk.see(trials)
+
+    def on_experiment_end(self, trials: list[TuneTrial], **info: Any) -> None:
+        if not _desk.trials:  # all had ended before; else what ends now is cut off, not ended
+            _desk.see(trials)
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
-        at = " ".join(f"{k} {trial.config[k]:.3g}" for k in ("beta", "lambda_d", "lambda_u"))
-        people = "people kept" if result.get("feasible") else "people lost"
-        self._say(
-            f"  trial {trial.trial_id} step {result.get('step')}: {at}  AUC {result.get('auc', math.nan):.3f}  {people}"
-        )
+        if "auc" not in result:
+            return
+        at = " ".join(f"{key.removeprefix('kto.')} {shown(value)}" for key, value in trial.config.items())
+        people = "people kept" if result.get("feasible") else "infeasible"
+        _desk.say(f"  trial {trial.trial_id} step {result.get('step')}: {at}  AUC {result['auc']:.3f}  {people}")
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ended += 1
-        self._say(f"  {self._ended}/{self._trials} trials ended")
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        diverged = trial.last_result.get("score") == FAILED
+        self._ended(trials, trial, f"trial {trial.trial_id} diverged; " if diverged else "")
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ended += 1
-        self._say(f"  trial {trial.trial_id} failed ({self._ended}/{self._trials} ended)")
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._ended(trials, trial, f"trial {trial.trial_id} failed; the others go on; ")
+
+    def _ended(self, trials: list[TuneTrial], trial: TuneTrial, what: str) -> None:
+        ended = {one.trial_id for one in trials if one.status in ENDED} | {trial.trial_id}
+        _desk.say(f"  {what}{len(ended)}/{_desk.planned} trials ended")

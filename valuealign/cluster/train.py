@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer
 
 from valuealign.cluster.worker import TrainRun, work
 from valuealign.engine import adamw
-from valuealign.errors import ModelError, ValuealignError
+from valuealign.errors import Diverged, ModelError, ValuealignError
 
 Progress = Callable[[str], None]
 
@@ -47,9 +47,11 @@ def fit(run: TrainRun, *, name: str, progress: Progress = print, callbacks: tupl
     )
     with follow(run.out / "log.jsonl", progress):
         try:
-            trainer.fit()
+            ended = trainer.fit().return_value
         except Exception as error:
             raise _users_error(error) from error
+    if isinstance(ended, Diverged):
+        raise ended
 
 
 def _users_error(error: BaseException) -> ValuealignError:
@@ -71,8 +73,8 @@ def _users_error(error: BaseException) -> ValuealignError:
     )
 
 
-def _loop(config: Mapping[str, Any]) -> None:
-    """The training function of one worker."""
+def _loop(config: Mapping[str, Any]) -> Diverged | None:
+    """The training function of one worker. It returns a divergence: raised, it would be tried again, and end alike."""
     from valuealign.cluster.deepspeed_engine import DeepSpeedEngine, device, zero_config
 
     run: TrainRun = ray.get(config["run"])
@@ -84,7 +86,11 @@ def _loop(config: Mapping[str, Any]) -> None:
         return DeepSpeedEngine(model, pad_id=pad_id, zero=zero, optimizer=optimizer, **how)
 
     shard = zero_config(stage=zero, **how) if zero == 3 else None
-    work(run, engine, RayCheckpoints(), device=str(device()), shard=shard)
+    try:
+        work(run, engine, RayCheckpoints(), device=str(device()), shard=shard)
+    except Diverged as error:
+        return error
+    return None
 
 
 class RayCheckpoints:

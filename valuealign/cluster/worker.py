@@ -35,7 +35,8 @@ from valuealign.types import BASE, Cell, Engine, StepReport
 class Probe(Protocol):
     """Figures taken during training, from scores of ``cells`` (raw log pi, one array [K] a cell)."""
 
-    cells: tuple[Cell, ...]
+    @property
+    def cells(self) -> tuple[Cell, ...]: ...
 
     def __call__(self, now: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> dict[str, float]: ...
 
@@ -245,6 +246,7 @@ def _train(
         figures = {"stage": number, "step": report.step, "loss": report.loss, **report.stats}
         if run.probe and report.step in at_probe:
             now = score([render(c, tokenizer) for c in run.probe.cells])
+            figures |= {"steps": stage.steps, "report": sum(at <= report.step for at in at_probe)}
             figures |= run.probe(now, before)
             if report.step == stage.steps:
                 # The scheduler may end a trial at its last report: what it made must lie there by then.

@@ -8,10 +8,11 @@ from valuealign.config.data import (
     SurveyConfig,
     WeightingConfig,
 )
-from valuealign.config.read import describe, dump, home, keys, load
+from valuealign.config.read import describe, differences, dump, home, keys, load, with_keys
 from valuealign.config.schema import EvaluateConfig, GateConfig, RunConfig, ServeConfig, UpdateConfig
 from valuealign.config.section import Section, Shrink
 from valuealign.config.training import (
+    Axis,
     DistributionConfig,
     DpoConfig,
     FeedbackConfig,
@@ -26,6 +27,7 @@ from valuealign.config.training import (
 )
 
 __all__ = [
+    "Axis",
     "DistributionConfig",
     "DpoConfig",
     "EvaluateConfig",
@@ -51,8 +53,10 @@ __all__ = [
     "UpdateConfig",
     "WeightingConfig",
     "describe",
+    "differences",
     "dump",
     "home",
     "keys",
     "load",
+    "with_keys",
 ]

@@ -6,8 +6,9 @@ them all and is what ``--help`` shows.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,20 @@ from pydantic import ValidationError
 from valuealign.config.schema import RunConfig
 from valuealign.config.section import Section
 from valuealign.errors import ConfigError, nearest
+
+# Sections that a sweep's trial reads anew, and keys of them that stay as the run has them.
+SWEPT = ("kto", "distribution", "train")
+NOT_SWEPT = (
+    "kto.on",
+    "distribution.epochs",
+    "distribution.learning_rate",
+    "distribution.cells_per_step",
+    "train.workers",
+    "train.cpus_per_worker",
+    "train.gpus_per_worker",
+    "train.checkpoint_every",
+    "train.max_failures",
+)
 
 
 def home() -> Path:
@@ -38,7 +53,9 @@ def load(path: Path | str | None = None, overrides: Sequence[str] = ()) -> RunCo
         _anchor_paths(tree, RunConfig, Path(path).absolute().parent)
     for override in overrides:
         _apply(tree, override)
-    return _validate(tree, where, [override.partition("=")[0] for override in overrides])
+    run = _validate(tree, where, [override.partition("=")[0] for override in overrides])
+    check_space(run)
+    return run
 
 
 def describe() -> str:
@@ -49,6 +66,62 @@ def describe() -> str:
 def dump(config: RunConfig) -> str:
     """The resolved run as YAML that ``load`` reads back to an equal run."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def with_keys(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
+    """The run with other values of some keys, each as ``section.key``. Raises ConfigError as ``load`` does."""
+    tree = config.model_dump()
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        node = tree
+        for section in sections:
+            node = node.get(section, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"unknown key '{key}'", where=key, mend=_nearest_key(key))
+        if name not in node:
+            raise ConfigError(f"unknown key '{key}'", where=key, mend=_nearest_key(key))
+        node[name] = value
+    return _validate(tree, ", ".join(values), [])
+
+
+def check_space(config: RunConfig) -> None:
+    """Refuse a search space with keys that a trial cannot set, or with values outside what a key takes.
+
+    Raises ConfigError naming the key and the mend.
+    """
+    for key, axis in config.sweep.space.also.items():
+        where = f"sweep.space.also.{key}"
+        section, _, name = key.partition(".")
+        if not name or key not in {known for known, _, _ in keys(RunConfig)}:
+            raise ConfigError(f"unknown key '{key}'", where=where, mend=_nearest_key(key))
+        if section not in SWEPT or key in NOT_SWEPT:
+            mend = f"sweep keys of {', '.join(SWEPT)}, but {', '.join(NOT_SWEPT)}"
+            raise ConfigError(f"a trial cannot set '{key}': it is the same for all trials", where=where, mend=mend)
+        # A value in between too: of whole numbers the ends alone would pass.
+        span = (*axis.span, axis.span[0] + (axis.span[1] - axis.span[0]) / math.e) if axis.span else ()
+        for value in (*axis.choices, *span):
+            try:
+                with_keys(config, {key: value})
+            except ConfigError as error:
+                mend = "keep to what the key takes (--help)" + ("; whole numbers: give choices" if axis.span else "")
+                shown = f"{value:g}" if isinstance(value, float) else repr(value)
+                what = f"{shown} is outside what '{key}' takes: {error.what}"
+                raise ConfigError(what, where=where, mend=mend) from None
+
+
+def differences(there: str, now: str) -> list[str]:
+    """Which keys two ``dump``s have other values for, in words: "kto.beta: 0.1 there, 0.2 now"."""
+    one, other = (dict(_flat(yaml.safe_load(text))) for text in (there, now))
+    both = dict.fromkeys([*one, *other])
+    return [f"{key}: {one.get(key)} there, {other.get(key)} now" for key in both if one.get(key) != other.get(key)]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _read(path: Path) -> dict[str, Any]:

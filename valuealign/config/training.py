@@ -155,19 +155,57 @@ class TrainConfig(Section):
         return self
 
 
+class Axis(Section):
+    """What a key is drawn from: between ``low`` and ``high`` (evenly, or in its logarithm), or one of ``choices``."""
+
+    low: float | None = Field(None, description="smallest value")
+    high: float | None = Field(None, description="largest value")
+    log: bool = Field(False, description="drawn evenly in the logarithm")
+    choices: tuple[bool | int | float | str, ...] = Field((), description="the values themselves")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Axis:
+        if bool(self.choices) == (self.low is not None or self.high is not None):
+            raise ValueError("takes either choices or low and high")
+        if not self.choices and (self.low is None or self.high is None or not self.low < self.high):
+            raise ValueError("takes low and high, low < high")
+        if self.log and (self.low is None or self.low <= 0):
+            raise ValueError("log takes low > 0")
+        return self
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """``low`` and ``high``; None where there are choices."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
 class SearchSpace(Section):
     """Ranges of the sweep; each is (low, high), beta on a log scale."""
 
     beta: tuple[float, float] = Field((0.02, 0.5), description="log-uniform")
     lambda_d: tuple[float, float] = Field((0.7, 1.5), description="uniform")
     lambda_u: tuple[float, float] = Field((0.7, 1.5), description="uniform")
+    also: dict[str, Axis] = Field(
+        {}, description="further keys of kto, distribution or train, each {low, high, log} or {choices}"
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> SearchSpace:
-        for name, (low, high) in self:
+        for name in ("beta", "lambda_d", "lambda_u"):
+            low, high = getattr(self, name)
             if not 0 < low < high:
                 raise ValueError(f"{name} takes (low, high) with 0 < low < high")
+            if f"kto.{name}" in self.also:
+                raise ValueError(f"kto.{name} has a range of its own: set {name}")
         return self
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """What every key is drawn from, by ``section.key``."""
+        return {
+            f"kto.{name}": Axis(low=low, high=high, log=name == "beta")
+            for name, (low, high) in (("beta", self.beta), ("lambda_d", self.lambda_d), ("lambda_u", self.lambda_u))
+        } | self.also
 
 
 class SweepConfig(Section):
@@ -175,8 +213,31 @@ class SweepConfig(Section):
 
     trials: int = Field(4, ge=1, description="how many settings are tried")
     concurrent: int = Field(2, ge=1, description="trials at a time")
-    margin: float = Field(
-        0.01, gt=0, description="largest loss of survey distance (JSD, bits) on select that keeps a trial feasible"
+    sampler: Literal["tpe", "random"] = Field("tpe", description="who draws settings: Optuna's TPE, or chance")
+    objective: Literal[
+        "auc",
+        "jsd_bits",
+        "wasserstein",
+        "total_variation",
+        "mode_accuracy",
+        "dispersion",
+        "dispersion_variance",
+        "calibration_slope",
+    ] = Field("auc", description="what feasible trials are ranked by, on select: behaviour (auc), or a survey figure")
+    margin: float | None = Field(
+        0.01, gt=0, description="largest loss of survey distance (JSD, bits) on select of a feasible trial; null: any"
+    )
+    dispersion: tuple[float, float] | None = Field(
+        None, description="range of the dispersion ratio on select of a feasible trial; null: any"
+    )
+    kl: float | None = Field(
+        None, gt=0, description="largest mean KL from stage 1 (nats, survey options of select); null: any"
     )
     reports: int = Field(4, ge=1, description="evaluations during a trial; ASHA may stop it at each")
     space: SearchSpace = SearchSpace()
+
+    @model_validator(mode="after")
+    def _range(self) -> SweepConfig:
+        if self.dispersion is not None and not 0 <= self.dispersion[0] < self.dispersion[1]:
+            raise ValueError("dispersion takes (low, high) with 0 <= low < high")
+        return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from valuealign.errors import ModelError, SplitError
+from valuealign.errors import Diverged, SplitError
 from valuealign.evaluate.judge import Ints, Judge, Panel, Part
 from valuealign.evaluate.nulls import REGRESSED, Nulls, Pair
 from valuealign.evaluate.record import HELD_OUT, REGRESSION, Evaluation, Portrait, Row, Tested
-from valuealign.metrics import Floats, around, jsd_bits, softmax
+from valuealign.metrics import METRICS, Floats, around, jsd_bits, softmax
 from valuealign.metrics.intervals import FEW
 from valuealign.population import ShareTable, choose_ridge, membership, outcome_shares, person_codes, tabulate
 from valuealign.prompts import Template
@@ -49,7 +50,7 @@ class Exam:
         """Per-cell Jensen-Shannon divergence (bits) of all splits of ``part``, and their keys.
 
         ``logps``: one array [K] for each of ``cells``, raw log-probabilities in nats. No cell
-        appears twice in a split. Raises ModelError for log-probabilities that are NaN or leave no option.
+        appears twice in a split. Raises Diverged for log-probabilities that are NaN or leave no option.
         """
         logp_CK = self._padded(logps, "the model")
         panels = [panel for panel in self.panels if panel.part == part]
@@ -60,6 +61,23 @@ class Exam:
             for item, group in zip(panel.items, panel.groups, strict=True)
         ]
         return np.concatenate(apart) if apart else np.zeros(0), tuple(keys)
+
+    def figures(self, logps: Sequence[Sequence[float] | Floats], part: Part = "select") -> dict[str, float]:
+        """Each of METRICS over all cells of all splits of ``part``, without intervals; NaN where no cell counts.
+
+        ``logps`` and what is raised as in ``distances``.
+        """
+        logp_CK = self._padded(logps, "the model")
+        found = {}
+        for name, metric in METRICS.items():
+            sums = [
+                metric.measure(softmax(logp_CK[panel.cell_C]), panel.truth_CK, self.positions_CK[panel.cell_C])
+                for panel in self.panels
+                if panel.part == part
+            ]
+            top, bottom = (float(sum(one[side].sum() for one in sums)) for side in (0, 1))
+            found[name] = top / bottom if bottom > 0 else math.nan
+        return found
 
     def only(self, part: Part) -> Exam:
         """The same exam with the questions of one part alone: what a sweep or a gate needs to score."""
@@ -86,7 +104,7 @@ class Exam:
         Arrays as in ``distances``. ``reworded[how][stage]`` are answers to the same questions got
         otherwise (``readouts``; None where a cell was not asked): rows of kind ``reworded``, called
         "stage (how)". Intervals resample items, and respondents for what moves several items at once.
-        Raises ModelError as ``distances`` does.
+        Raises Diverged as ``distances`` does.
         """
         logps = {stage: self._padded(given, stage) for stage, given in logps_by_stage.items()}
         others = {
@@ -115,7 +133,7 @@ class Exam:
             one_K = np.asarray(given, dtype=np.float64)
             assert one_K.shape == (len(cell.completions),), "one log-probability an option"
             if np.isnan(one_K).any() or not np.isfinite(one_K.max()):
-                raise ModelError(
+                raise Diverged(
                     "the log-probabilities are not finite",
                     where=f"{stage}, {cell.source}, {cell.group}",
                     mend="the training diverged: lower its learning_rate",

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from valuealign.config import TrainConfig
 from valuealign.engine import row_tokens
+from valuealign.errors import Diverged
 from valuealign.learner.terms import Stage, Term, mismatched_cells
 from valuealign.objectives import OBJECTIVES
 from valuealign.objectives.kto import mismatch
@@ -73,7 +74,8 @@ def learn(
 ) -> Iterator[StepReport]:
     """Train a stage from step ``start``, yielding a report after each optimizer step.
 
-    ``reference`` holds log pi_ref [K] for ``stage.referenced``. All ranks call this alike.
+    ``reference`` holds log pi_ref [K] for ``stage.referenced``. All ranks call this alike. Raises Diverged on all
+    of them where the loss is no longer a number.
     """
     terms = _prepare(stage, tokenizer, reference)
     for step in range(start, stage.steps):
@@ -87,6 +89,12 @@ def learn(
         )
         means = {n: float(t / c) if c else 0.0 for n, (t, c) in zip(names, flat[:-1].tolist(), strict=True)}
         loss = means.pop("loss")
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the training diverged: its loss is {loss}",
+                where=f"stage {stage.name}, step {step + 1} of {stage.steps}",
+                mend=f"lower {stage.name}.learning_rate (here {stage.learning_rate:g})",
+            )
         seconds = time.perf_counter() - began
         yield StepReport(stage.name, step + 1, stage.steps, loss, means, int(flat[-1, 0]), seconds, rate, norm)
 

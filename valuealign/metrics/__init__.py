@@ -7,7 +7,7 @@ stands for any leading axes.
 
 from __future__ import annotations
 
-from valuealign.metrics.behaviour import behaviour_auc, pairing
+from valuealign.metrics.behaviour import behaviour_auc, behaviour_difference, pairing
 from valuealign.metrics.calibration import slope_parts
 from valuealign.metrics.distances import (
     Floats,
@@ -48,6 +48,7 @@ __all__ = [
     "additive",
     "around",
     "behaviour_auc",
+    "behaviour_difference",
     "crossed_draws",
     "crossed_interval",
     "entropy_bits",

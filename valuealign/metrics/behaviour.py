@@ -11,6 +11,7 @@ from valuealign.metrics.distances import Floats
 from valuealign.types import Estimate
 
 Pairs = Literal["within", "all"]
+Drawn = tuple[float, Floats, int]
 
 
 def pairing(desirable: Sequence[Sequence[float]], undesirable: Sequence[Sequence[float]]) -> Pairs:
@@ -41,15 +42,44 @@ def behaviour_auc(
     ``pairs`` forces one. The 95 % interval resamples prompts; ``n`` is the number of prompts that
     count. NaN where nothing can be compared.
     """
+    return _estimate(*_drawn(ratios, desirable, undesirable, bootstrap, seed, pairs))
+
+
+def behaviour_difference(
+    ratios: Sequence[Sequence[float] | Floats],
+    others: Sequence[Sequence[float] | Floats],
+    desirable: Sequence[Sequence[float]],
+    undesirable: Sequence[Sequence[float]],
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """AUC of ``ratios`` minus that of ``others``, paired: every resample draws the same prompts for both.
+
+    Arguments as in ``behaviour_auc``.
+    """
+    (one, one_B, n), (other, other_B, _) = (
+        _drawn(some, desirable, undesirable, bootstrap, seed, None) for some in (ratios, others)
+    )
+    return _estimate(one - other, one_B - other_B, n)
+
+
+def _drawn(
+    ratios: Sequence[Sequence[float] | Floats],
+    desirable: Sequence[Sequence[float]],
+    undesirable: Sequence[Sequence[float]],
+    bootstrap: int,
+    seed: int,
+    pairs: Pairs | None,
+) -> Drawn:
+    """The AUC, its resamples [B] (the same prompts for the same seed), and how many prompts count."""
     use = pairs or pairing(desirable, undesirable)
     cells = [
         (np.asarray(r, float), np.asarray(d, float), np.asarray(u, float))
         for r, d, u in zip(ratios, desirable, undesirable, strict=True)
     ]
     rng = np.random.default_rng(seed)
-    if use == "within":
-        return _within(cells, bootstrap, rng)
-    return _across(cells, bootstrap, rng)
+    return _within(cells, bootstrap, rng) if use == "within" else _across(cells, bootstrap, rng)
 
 
 def _weights(d: Floats, u: Floats) -> Floats:
@@ -58,7 +88,7 @@ def _weights(d: Floats, u: Floats) -> Floats:
     return weight
 
 
-def _within(cells: list[tuple[Floats, Floats, Floats]], bootstrap: int, rng: np.random.Generator) -> Estimate:
+def _within(cells: list[tuple[Floats, Floats, Floats]], bootstrap: int, rng: np.random.Generator) -> Drawn:
     won, weight = [], []
     for r, d, u in cells:
         pair = _weights(d, u)
@@ -66,10 +96,10 @@ def _within(cells: list[tuple[Floats, Floats, Floats]], bootstrap: int, rng: np.
             won.append(np.sum(pair * _beats(r)))
             weight.append(pair.sum())
     if not weight:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+        return float("nan"), np.full(bootstrap, np.nan), 0
     picks = rng.multinomial(len(weight), np.full(len(weight), 1 / len(weight)), size=bootstrap)
     draws = (picks @ np.array(won)) / (picks @ np.array(weight))
-    return _estimate(float(np.sum(won) / np.sum(weight)), draws, len(weight))
+    return float(np.sum(won) / np.sum(weight)), draws, len(weight)
 
 
 def _beats(r: Floats) -> Floats:
@@ -77,10 +107,10 @@ def _beats(r: Floats) -> Floats:
     return won
 
 
-def _across(cells: list[tuple[Floats, Floats, Floats]], bootstrap: int, rng: np.random.Generator) -> Estimate:
+def _across(cells: list[tuple[Floats, Floats, Floats]], bootstrap: int, rng: np.random.Generator) -> Drawn:
     kept = [cell for cell in cells if cell[1].sum() + cell[2].sum() > 0]
     if not kept:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+        return float("nan"), np.full(bootstrap, np.nan), 0
     r, d, u = (np.concatenate([cell[i] for cell in kept]) for i in range(3))
     prompt = np.repeat(np.arange(len(kept)), [len(cell[0]) for cell in kept])
     rank = np.unique(r, return_inverse=True)[1]
@@ -94,7 +124,7 @@ def _across(cells: list[tuple[Floats, Floats, Floats]], bootstrap: int, rng: np.
 
     picks = rng.multinomial(len(kept), np.full(len(kept), 1 / len(kept)), size=bootstrap).astype(np.float64)
     draws = np.array([auc(times[prompt]) for times in picks])
-    return _estimate(auc(np.ones(len(r))), draws, len(kept))
+    return auc(np.ones(len(r))), draws, len(kept)
 
 
 def _estimate(value: float, draws: Floats, n: int) -> Estimate:

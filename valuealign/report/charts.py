@@ -62,13 +62,19 @@ LOVE_TITLE = "Margins before and after weighting"
 
 def svg(chart: alt.TopLevelMixin, background: str = "transparent") -> str:
     """The chart as text of an SVG element."""
+    return str(vl_convert.vegalite_to_svg(styled(chart, background)))
+
+
+def styled(chart: alt.TopLevelMixin, background: str = "transparent") -> dict[str, Any]:
+    """The chart in the report's dress, as a Vega-Lite specification."""
     # ``configure`` first: it replaces what was configured before it.
     quiet = chart.configure(background=background, padding={"left": 28, "right": 8, "top": 4, "bottom": 4})
     quiet = quiet.configure_view(stroke=None).configure_axis(gridColor="#e8e8e4", labelFontSize=11, titleFontSize=11)
     quiet = quiet.configure_axisX(titleFontWeight="normal").configure_legend(
         orient="bottom", labelFontSize=11, columnPadding=30
     )
-    return str(vl_convert.vegalite_to_svg(quiet.to_dict()))
+    found: dict[str, Any] = quiet.to_dict()
+    return found
 
 
 def distances(evaluation: Evaluation, split: str, metric: str) -> str:

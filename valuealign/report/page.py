@@ -16,8 +16,9 @@ import polars as pl
 
 from valuealign.dataset import LEAST_N, large_enough
 from valuealign.evaluate import BASELINE, FLOOR, Evaluation
+from valuealign.evaluate.gained import Outcome
 from valuealign.metrics import METRICS
-from valuealign.report import charts
+from valuealign.report import charts, gained
 from valuealign.report.table import figures, sheet_tables, within
 from valuealign.report.titles import calibration_title, changes_title, groups_title, sweep_title, values_title
 from valuealign.report.value_charts import value_circle, value_map
@@ -68,6 +69,7 @@ def write_report(
     gaps: Sequence[Gap] = (),
     screens: pl.DataFrame | None = None,
     sweep: Sequence[Mapping[str, Any]] = (),
+    swept: Mapping[str, Any] | None = None,
     configuration: str = "",
 ) -> Path:
     """Write ``report.html`` and ``evaluation.json``, ``evaluation.csv`` and, where there are any, ``questions.csv``
@@ -76,7 +78,8 @@ def write_report(
     ``facts`` are sections of key and value (data, weighting); ``behaviour`` an AUC for each stage;
     ``lineage`` the versions this model descends from, oldest first; ``gaps`` what weighting mended of
     each margin; ``screens`` what ``population.with_and_without`` says of each screen and group; ``sweep``
-    the trials behind a version (``charts.sweep_surface``); ``configuration`` the run's YAML. Files are written
+    the trials behind a version (``charts.sweep_surface``); ``swept`` how they ended (``gained.kept_outcome``);
+    ``configuration`` the run's YAML. Files are written
     aside and renamed, the page last.
     """
     if behaviour:
@@ -85,6 +88,7 @@ def write_report(
     whole: dict[str, Any] = {"title": title, "lineage": list(lineage), "run": sections}
     whole |= {"configuration": configuration} if configuration else {}
     whole |= {"sweep": [dict(one) for one in sweep]} if sweep else {}
+    whole |= {"sweep_outcome": dict(swept)} if swept else {}
     kept = None if screens is None else large_enough(screens)
     whole |= {"margins": [gap._asdict() for gap in gaps]} if gaps else {}
     if screens is not None and kept is not None:
@@ -107,6 +111,7 @@ def write_report(
         sections=sections,
         lineage=lineage,
         sweep=sweep,
+        swept=swept,
         configuration=configuration,
     )
     return write_aside(folder / "report.html", page)
@@ -137,6 +142,7 @@ def _page(
     screens: pl.DataFrame | None,
     *,
     sweep: Sequence[Mapping[str, Any]],
+    swept: Mapping[str, Any] | None,
     **rest: Any,
 ) -> str:
     metric = "jsd_bits"
@@ -165,7 +171,7 @@ def _page(
         keys=[(charts.INK[kind], words) for kind, words in charts.KIND_WORDS.items() if kind in there],
         portraits=near[:PORTRAITS],
         folded=near[PORTRAITS:],
-        pictures=[one for one in _pictures(evaluation, sweep) if one.svg],
+        pictures=[one for one in _pictures(evaluation, sweep, swept) if one.svg],
         dispersion=_dispersion(evaluation),
         sheets=sheet_tables(evaluation),
         margins=charts.svg(charts.love_plot(gaps)) if gaps else "",
@@ -220,7 +226,9 @@ def _portraits(evaluation: Evaluation) -> list[Figure]:
     ]
 
 
-def _pictures(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> list[Figure]:
+def _pictures(
+    evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]], swept: Mapping[str, Any] | None
+) -> list[Figure]:
     """What is seen over all questions, groups, values and trials."""
     if not evaluation.stages:
         return []
@@ -270,6 +278,9 @@ def _pictures(evaluation: Evaluation, sweep: Sequence[Mapping[str, Any]]) -> lis
                 charts.changes(evaluation, last, earlier),
             )
         )
+    if swept:
+        how, margin = Outcome.read(swept), swept["margin"]
+        found.append(Figure(swept["sentence"], gained.BELOW, charts.svg(gained.chart(how, sweep, margin))))
     below = "On the select part, without intervals; the best of several is flattered by being chosen."
     found.append(Figure(sweep_title(charts.known_trials(sweep)), below, charts.sweep_surface(sweep)))
     return found

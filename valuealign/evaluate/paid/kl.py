@@ -98,6 +98,12 @@ def option_kl_rows(
     return mean_rows(KL, "options", values, clusters=[cell.source for cell in cells], bounds=(0, np.inf), seed=seed)
 
 
+def option_kl(now: Sequence[Floats], before: Sequence[Floats]) -> float:
+    """Mean over closed cells of KL(now || before) of the options' shares, nats; arrays as in ``option_kl_rows``."""
+    pairs = zip(now, before, strict=True)
+    return float(np.mean([_kl(_log_shares(mine), _log_shares(theirs)) for mine, theirs in pairs]))
+
+
 def _log_shares(logp_K: Floats) -> Floats:
     logp_K = np.asarray(logp_K, dtype=np.float64)
     return np.asarray(logp_K - np.logaddexp.reduce(logp_K))
