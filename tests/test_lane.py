@@ -110,7 +110,7 @@ def test_two_workers_fail_stop_and_end_together(ray_cluster: None, model: Path, 
 
     def made(name: str, probe: WhoTrains) -> TrainRun:
         run = make_run(model, tmp_path / name, score={}, start=start, probe=probe, probes=2)
-        settings = {"workers": 2, "cpus_per_worker": 0.5, "max_failures": 0}
+        settings = {"workers": 2, "cpus_per_worker": 0.5, "max_failures": 0, "checkpoint_every": 10**9}
         return replace(run, stages=run.stages[1:], train=run.train.model_copy(update=settings))
 
     lane = Lane(made("", WhoTrains()).train, tmp_path / "train")
