@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import polars as pl
 
@@ -92,3 +94,9 @@ class World:
                 for item, group, shares in zip(panel.items, panel.groups, panel.truth_CK, strict=True):
                     found[item, group] = shares[~np.isnan(shares)]
         return found
+
+
+@functools.cache
+def the_world() -> World:
+    """One for all tests of a process: nobody changes it, but a copy."""
+    return World()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from known_public import World
+from known_public import the_world
 
 from valuealign.evaluate import READOUTS, Evaluation, Heard, Standing, described
 from valuealign.prompts import wordings
@@ -45,9 +46,10 @@ def chromium(*arguments: str) -> str:
     return done.stdout
 
 
+@functools.cache
 def full() -> Evaluation:
     """A record with everything that a report can show."""
-    world = World()
+    world = the_world()
     rng = np.random.default_rng(0)
     stages = {
         "base": [np.log(rng.dirichlet(np.ones(len(cell.completions)))) for cell in world.exam.cells],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 import pytest
-from known_public import World
+from known_public import the_world
 
 from valuealign import config as configuration
 from valuealign.dataset import build
@@ -125,7 +125,7 @@ def without_everyone(table: ShareTable) -> ShareTable:
 
 
 def test_a_regression_reads_no_cell_that_is_not_used() -> None:
-    seen = World()
+    seen = the_world()
     train = tabulate(seen.survey, seen.weights, seen.groups, multiplicity_P=seen.splits.people("train"))
     used = set(seen.splits.train)
     shares = train.shares_GIK.copy()
@@ -142,7 +142,7 @@ def test_a_regression_reads_no_cell_that_is_not_used() -> None:
 
 def test_a_ridge_is_chosen_by_people_who_were_not_fitted() -> None:
     """Answers that no trait moves want the stiffest; those that all traits move a softer one. Of the people alone."""
-    seen = World()
+    seen = the_world()
     rng, people_P = np.random.default_rng(0), seen.splits.people("train")
     strong = choose_ridge(seen.survey, seen.weights, seen.groups, people_P)
     mixed = seen.survey.people.with_columns(
@@ -160,7 +160,7 @@ def test_a_ridge_is_chosen_by_people_who_were_not_fitted() -> None:
 
 def test_how_shares_go_together() -> None:
     """The correlation of two groups' shares over the answers of the same weighted people."""
-    seen = World()
+    seen = the_world()
     rng, people = np.random.default_rng(0), seen.survey.people.height
     weights = np.exp(rng.normal(0, 0.8, people))
     groups = seen.groups[:8]
@@ -174,7 +174,7 @@ def test_how_shares_go_together() -> None:
 
 def test_tables_of_all_kinds_have_a_centre() -> None:
     """Everyone alone, crossings without their traits, a question that nobody answered."""
-    seen = World()
+    seen = the_world()
     pairs = tuple(group for group in seen.groups if len(group.traits) == 2)
     blank = seen.survey.people.with_columns(pl.lit(None, dtype=pl.Int16).alias("q00"))
     for survey, groups in (

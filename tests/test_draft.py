@@ -11,6 +11,7 @@ import pytest
 import svy_io
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typed import typed
 
 from valuealign.config import SurveyConfig
 from valuealign.errors import AnswerError, ValuealignError
@@ -184,7 +185,7 @@ def test_the_job_writes_once_and_says_what_it_guessed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "weight: weight_{wave}" in done.stdout and "reads: 80 rows, 3 items" in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["panel.codebook.yaml", "panel.sav"]
-    again = subprocess.run(job, capture_output=True, text=True, cwd=ROOT, check=False)
+    again = typed("draft_codebook", str(tmp_path / "panel.sav"))
     assert again.returncode == 2 and "there already" in again.stderr and "Traceback" not in again.stderr
 
 
@@ -285,15 +286,15 @@ def test_many_different_ages_become_bands(tmp_path: Path) -> None:
     assert "-1 is taken for missing" in draft.unplaced["ticked"]
 
 
-def test_the_job_never_writes_over_the_survey(tmp_path: Path) -> None:
+def test_the_job_never_writes_over_the_survey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     data = tmp_path / "s.csv"
     data.write_text("id,trust\n1,1\n2,2\n3,1\n")
     before = data.read_bytes()
     (tmp_path / "link.csv").symlink_to(data)
     itself = (["s.csv", "-o", "s.csv", "--force"], ["s.csv", "-o", "s.csv"], ["s.csv", "-o", "link.csv", "--force"])
     for arguments in (*itself, ["s.csv", "-o", "."], ["."], ["missing.csv"], []):
-        command = [sys.executable, str(ROOT / "jobs" / "draft_codebook.py"), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = typed("draft_codebook", *arguments)
         assert done.returncode == 2 and "mend:" in done.stderr and "Traceback" not in done.stderr, done.stderr
         assert "--force" not in done.stderr
     assert data.read_bytes() == before

@@ -12,7 +12,7 @@ from copy import copy
 import numpy as np
 import polars as pl
 import pytest
-from known_public import CONFIG, ITEMS, PEOPLE, SEED, World, public
+from known_public import CONFIG, ITEMS, PEOPLE, SEED, World, public, the_world
 from tiny import behaviour_cells
 
 from valuealign.config import GroupsConfig, SplitsConfig
@@ -32,7 +32,7 @@ from valuealign.types import EVERYONE, Estimate, Group
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World()
+    return the_world()
 
 
 @pytest.fixture(scope="module")

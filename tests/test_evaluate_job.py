@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
+from prepared_once import prepare_once
 from tiny import byte_tokenizer
 
 from valuealign import config as configuration
 from valuealign.errors import ConfigError, RegistryError
-from valuealign.prepared import prepare
 from valuealign.types import Cell
+
+SMALL = ("survey.people=900", "groups.crossings=0", "evaluate.bootstrap=20", "splits.groups=0", "splits.cells=0")
 
 
 def job(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """jobs/evaluate.py with a version that answers by chance."""
+    """jobs/evaluate.py with a version that answers by chance; equal runs are prepared once."""
     monkeypatch.syspath_prepend(str(ROOT / "jobs"))
     spec = importlib.util.spec_from_file_location("evaluate_job", ROOT / "jobs" / "evaluate.py")
     assert spec is not None and spec.loader is not None
@@ -42,6 +44,7 @@ def job(monkeypatch: pytest.MonkeyPatch) -> Any:
             )
 
     version = SimpleNamespace(ref="v1", id="v1", name="demo", path="", card={})
+    monkeypatch.setattr(module, "prepare", prepare_once)
     monkeypatch.setattr(module, "hosted", lambda *_: (ByChance(), (version,), {"base": None, "v1": "v1"}))
     return module
 
@@ -64,8 +67,7 @@ def test_benchmarks_ballots_and_lm_eval_join_the_record(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate = job(monkeypatch)
-    small = ["survey.people=900", "groups.crossings=0", "evaluate.bootstrap=20", "splits.groups=0", "splits.cells=0"]
-    config = configuration.load(None, [*small, "evaluate.sheets=[generations, format]", "evaluate.samples=1"])
+    config = configuration.load(None, [*SMALL, "evaluate.sheets=[generations, format]", "evaluate.samples=1"])
     first = evaluate.evaluate(config, ("v1",), ballots=tmp_path / "blind")["evaluation"]
     assert {"generations", "format", "kl"} <= set(first.facts["sheets"]) and "blind ballots" in capsys.readouterr().out
     ballots = tmp_path / "blind" / "ballots.csv"
@@ -90,9 +92,8 @@ def test_a_benchmark_is_held_against_what_was_trained(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate = job(monkeypatch)
-    small = ["survey.people=900", "groups.crossings=0", "evaluate.bootstrap=20", "splits.groups=0", "splits.cells=0"]
-    config = configuration.load(None, small)
-    item = prepare(config, lambda _: None).trained(config).items[0]
+    config = configuration.load(None, SMALL)
+    item = prepare_once(config).trained(config).items[0]
     rows = [{"question": text, "options": ["yes", "no"], "selections": {"Chile": [0.3, 0.7]}}
             for text in (item.text.upper(), "Is it so?")]  # fmt: skip
     file = tmp_path / "gpo.json"
@@ -128,7 +129,7 @@ def test_the_first_of_two_versions_is_the_before(home: Path, monkeypatch: pytest
     two = SimpleNamespace(ref="v2", id="v2", name="demo", path="", card={})
     who = {"base": None, "v1": "v1", "v2": "v2"}
     monkeypatch.setattr(evaluate, "hosted", lambda *_: (host, (one, two), who))
-    config = configuration.load(None, ["survey.people=900", "groups.crossings=0", "evaluate.bootstrap=20"])
+    config = configuration.load(None, SMALL)
     made = evaluate.evaluate(config, compare=("v1", "v2"))
     assert made["evaluation"].facts["before"] == "v1"
     assert evaluate.evaluate(config, ("v1", "v2"))["evaluation"].facts.get("before") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import subprocess
 import sys
@@ -86,10 +87,16 @@ def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """Several tests look at each file."""
+    return ast.parse(source)
+
+
 def imports(source: str, module: str, *, is_package: bool) -> Iterator[Import]:
     """Every import of a file, those inside functions and under TYPE_CHECKING too."""
     package = module.split(".") if is_package else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -103,6 +110,7 @@ def imports(source: str, module: str, *, is_package: bool) -> Iterator[Import]:
                 yield Import(node.args[0].value, node.lineno)
 
 
+@functools.cache
 def imports_of(path: Path) -> list[Import]:
     parts = list(path.relative_to(ROOT).with_suffix("").parts)
     is_package = parts[-1] == "__init__"
@@ -214,7 +222,7 @@ def test_jobs_are_thin(path: Path) -> None:
 
 def public_definitions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]]:
     """Public functions and classes at a file's top level, and the public methods of those classes."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path.read_text(encoding="utf-8"))
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for node in tree.body:
         if not isinstance(node, kinds) or node.name.startswith("_"):
@@ -228,7 +236,7 @@ def public_definitions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.
 
 @pytest.mark.parametrize("path", VALUEALIGN, ids=relative)
 def test_what_is_public_has_a_docstring(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{relative(path)} does not say what it is"
+    assert ast.get_docstring(parsed(path.read_text(encoding="utf-8"))), f"{relative(path)} does not say what it is"
     if path.stem.startswith("_") and path.stem != "__init__":
         return  # a private file: its package's own business
     bare = [

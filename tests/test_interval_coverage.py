@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from math import comb
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from scipy.stats import beta
-
-SCRIPT = ROOT / "benchmarks" / "interval_coverage.py"
+from typed import benchmark
 
 
 def test_the_coverage_of_the_intervals() -> None:
-    command = [sys.executable, str(SCRIPT), "--answers", "100"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found, _ = benchmark("interval_coverage", "--answers", "100")
     worst = found["as_counted"]["30"]
     p, n, held = worst["least_at"], 30, 0.0
     for k in range(n + 1):

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import numpy as np
 import pytest
-from conftest import ROOT
+from typed import benchmark
 
-SCRIPT = ROOT / "benchmarks" / "judge_coverage.py"
 KINDS = ("model", "difference", "null", "gain")
 Figures = dict[str, dict[str, float]]
 
 
 def worlds(*arguments: str) -> dict[str, Figures]:
-    command = [sys.executable, str(SCRIPT), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3500)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Figures] = json.loads(done.stdout.splitlines()[-1])["worlds"]
+    found: dict[str, Figures] = benchmark("judge_coverage", *arguments)[0]["worlds"]
     for figures in found.values():
         assert {name.split(":")[0] for name in figures} == {*KINDS, "noise floor", "floor over perfect"}
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from scipy.stats import beta, binom
+from typed import typed
 
 from valuealign.errors import ConfigError
 from valuealign.metrics.distances import jsd_bits, total_variation
@@ -105,24 +105,18 @@ def test_what_makes_no_sense_is_refused(settings: dict[str, object], words: str)
         respondents_needed(**{"groups": {"a": 0.5}, **settings})  # type: ignore[arg-type]
 
 
-def job(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "VALUEALIGN_HOME": str(home)}
-    command = [sys.executable, str(ROOT / "jobs" / "sample_size.py"), *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
-
-
 def test_the_job_by_hand_and_refused(home: Path) -> None:
-    found = job(
-        home, "--group", "maori=0.17", "--group", "pacific=0.08", "--half-width", "0.03", "--design-effect", "1.4"
-    )
+    groups = ("--group", "maori=0.17", "--group", "pacific=0.08")
+    command = [sys.executable, "jobs/sample_size.py", *groups, "--half-width", "0.03", "--design-effect", "1.4"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stderr
     needed = respondents_needed({"maori": 0.17, "pacific": 0.08}, half_width=0.03, design_effect=1.4)
     assert f"total: {needed.total:,}" in found.stdout and f"{needed.respondents:,} respondents" in found.stdout
-    refused = job(home, "--group", "maori", "--half-width", "0.03")
+    refused = typed("sample_size", "--group", "maori", "--half-width", "0.03")
     assert refused.returncode == 2 and "'maori' is no share" in refused.stderr and "Traceback" not in refused.stderr
-    twice = job(home, "--group", "maori=0.17", "--group", "maori=0.2", "--half-width", "0.03")
+    twice = typed("sample_size", "--group", "maori=0.17", "--group", "maori=0.2", "--half-width", "0.03")
     assert twice.returncode == 2 and "group 'maori' twice" in twice.stderr
-    both = job(home, "--options", "5", "--floor-jsd", "0.002")
+    both = typed("sample_size", "--options", "5", "--floor-jsd", "0.002")
     assert both.returncode == 2 and "--options: a run's items have their own options" in both.stderr
     assert not list(home.iterdir()), "nothing is written"
 
@@ -130,6 +124,6 @@ def test_the_job_by_hand_and_refused(home: Path) -> None:
 def test_the_job_from_a_run(home: Path) -> None:
     """Nothing of the pilot is held out: parts too small for anything else do not matter."""
     tiny = ("splits.train=0.98", "splits.select=0.01", "survey.people=100", "groups.min_n_eff=5")
-    found = job(home, "--floor-jsd", "0.002", "groups.crossings=1", *tiny)
+    found = typed("sample_size", "--floor-jsd", "0.002", "groups.crossings=1", *tiny)
     assert found.returncode == 0, found.stderr
     assert "pilot:" in found.stdout and "total:" in found.stdout and "everyone" in found.stdout

@@ -7,17 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from serving import lay
+from typed import typed
 
 from valuealign.registry import Registry
 from valuealign.store import Response, Store, new_id
 from valuealign.types import Message
 
-JOBS = Path(__file__).parents[1] / "jobs"
 
-
-def job(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(JOBS / f"{name}.py"), *arguments]
+def alone(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own."""
+    command = [sys.executable, str(ROOT / "jobs" / f"{name}.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
@@ -31,19 +32,19 @@ def store(home: Path):
 def test_promote_moves_rolls_back_and_says_why_it_cannot(home: Path, store: Store):
     registry = Registry(home / "registry", store)
     lay(registry, home / "adapter", 3)
-    dry = job("promote", "demo", "v3", "--dry-run")
+    dry = alone("promote", "demo", "v3", "--dry-run")
     assert dry.returncode == 0 and "demo@champion: v1 -> v3" in dry.stdout
     assert registry.alias("demo").version == "v1"
-    assert job("promote", "demo", "v3", "--why", "better on items").returncode == 0
+    assert typed("promote", "demo", "v3", "--why", "better on items").returncode == 0
     assert registry.get("demo").id == "v3" and registry.history("demo")[-1].why == "better on items"
-    listed = job("promote", "demo").stdout
+    listed = typed("promote", "demo").stdout
     assert "better on items" in listed and listed.count("v2") == 1
-    assert job("promote", "demo", "--rollback").returncode == 0 and registry.get("demo").id == "v1"
+    assert typed("promote", "demo", "--rollback").returncode == 0 and registry.get("demo").id == "v1"
 
     named = home / "run.yaml"
     named.write_text("name: demo\n")
     for arguments in (("-c", str(named), "v2"), ("name=demo", "v2")):
-        assert "demo@champion: v1 -> v2" in job("promote", *arguments, "--dry-run").stdout
+        assert "demo@champion: v1 -> v2" in typed("promote", *arguments, "--dry-run").stdout
 
     for arguments, words in (
         (("nam=demo", "v2"), "did you mean 'name'"),
@@ -53,7 +54,7 @@ def test_promote_moves_rolls_back_and_says_why_it_cannot(home: Path, store: Stor
         (("demo", "--rollback"), "nothing to roll back to"),
         (("demo", "v1", "--rollback"), "a rollback takes no version"),
     ):
-        refused = job("promote", *arguments)
+        refused = typed("promote", *arguments)
         assert refused.returncode == 2 and words in refused.stderr and "Traceback" not in refused.stderr
     assert registry.alias("demo").version == "v1" and len(registry.history("demo")) == 3
 
@@ -64,12 +65,12 @@ def test_review_lists_accepts_and_declines(home: Path, store: Store):
         asked = Response(new_id("chat"), "chat", "demo", "v1", (Message("user", "What matters?"),), answer)
         response = store.add_response(asked).id
         ids.append(store.add_feedback(response, verdict="correction", correction="kindness").id)
-    listed = job("review").stdout
+    listed = alone("review").stdout
     assert all(words in listed for words in (*ids, "What matters?", "answered: power", "corrected to: kindness"))
-    assert job("review", "--accept", "all", "--dry-run").returncode == 0
+    assert typed("review", "--accept", "all", "--dry-run").returncode == 0
     assert len(store.list_feedback("quarantined")) == 2
-    assert job("review", "--decline", ids[0], "--why", "spam").returncode == 0
-    assert job("review", "--accept", "all").returncode == 0
+    assert typed("review", "--decline", ids[0], "--why", "spam").returncode == 0
+    assert typed("review", "--accept", "all").returncode == 0
     first, second = (store.feedback(i) for i in ids)
     assert (first.status, first.reason, second.status) == ("declined", "spam", "accepted")
     for arguments, words in (
@@ -78,5 +79,5 @@ def test_review_lists_accepts_and_declines(home: Path, store: Store):
         ((ids[0],), "no decision given"),
         (("--accept", "--decline", ids[0]), "decide one at a time"),
     ):
-        refused = job("review", *arguments)
+        refused = typed("review", *arguments)
         assert refused.returncode == 2 and words in refused.stderr and "Traceback" not in refused.stderr

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from known_public import World
+from known_public import World, the_world
 
 from valuealign import config as configuration
 from valuealign.errors import ConfigError
@@ -34,7 +34,7 @@ CHAT = wordings().questions["chat"]
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return World()
+    return the_world()
 
 
 class Model:

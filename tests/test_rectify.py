@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from html import unescape
@@ -16,6 +14,8 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import ROOT
+from prepared_once import prepare_once
+from typed import benchmark
 
 from valuealign import config as configuration
 from valuealign.errors import ModelError, SplitError, SurveyError
@@ -173,11 +173,7 @@ def _two_options(answer_N: np.ndarray, weight_N: np.ndarray) -> tuple[Survey, np
 
 
 def check_coverage(replicates: int, *, least: float, most: float, of_one_option: float, claim: float) -> None:
-    script = ROOT / "benchmarks" / "rectify_coverage.py"
-    command = [sys.executable, str(script), "--replicates", str(replicates)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr
-    cases = json.loads(done.stdout.splitlines()[-1])["cases"]
+    cases = benchmark("rectify_coverage", "--replicates", str(replicates))[0]["cases"]
     assert len(cases) == 4 * 4 * 2 * 2
     assert 0.945 < np.mean([one["held"] for one in cases.values()]) < 0.965
     for name, one in cases.items():
@@ -369,6 +365,7 @@ def test_the_job(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     spec.loader.exec_module(job)
     version = SimpleNamespace(ref="demo@v1", id="v1", path="", card={"data_hash": "another"})
     host = SimpleNamespace(score=lambda _, cells: [np.full(len(c.completions), -2.0) for c in cells])
+    monkeypatch.setattr(job, "prepare", prepare_once)
     monkeypatch.setattr(job, "hosted", lambda *_: (host, (version,), {}))
     config = configuration.load(None, ["survey.people=900", "groups.crossings=1", "evaluate.bootstrap=20"])
     found = job.rectify(config, "champion", 60)

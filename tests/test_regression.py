@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from known_public import World
+from known_public import the_world
 
 from valuealign.evaluate import HALF, REGRESSION
 from valuealign.evaluate.nulls import Nulls
@@ -81,7 +81,7 @@ def test_a_stiff_ridge_draws_every_group_to_the_mean() -> None:
 
 def test_it_reads_nothing_held_out() -> None:
     """Other answers in the cells that are held out change no guess about them."""
-    world = World()
+    world = the_world()
     train = tabulate(world.survey, world.weights, world.groups, multiplicity_P=world.splits.people("train"))
     known = set(world.splits.train)
     pairs = [pair for split in ("cells", "groups") for pair in world.splits.pairs[split, "report"]][:40]
@@ -96,7 +96,7 @@ def test_it_reads_nothing_held_out() -> None:
 
 
 def test_it_stands_beside_the_nulls_and_every_stage_is_compared_with_it() -> None:
-    world = World()
+    world = the_world()
     judged = world.exam.judge({"public": world.answers()})
     for split in ("cells", "groups"):
         assert judged.row(split, REGRESSION, "jsd_bits").kind == "null"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typed import typed
 
 from valuealign.config import SurveyConfig
 from valuealign.errors import AnswerError, CodebookError, SurveyError
@@ -219,14 +217,11 @@ def test_scores_are_the_ranks_turned_and_everyones_profile_their_mean(tmp_path: 
     assert place["ambitious"] == 1 and place["self-controlled"] == 0
 
 
-def test_the_job_shows_the_profile_of_rankings(tmp_path: Path) -> None:
+def test_the_job_shows_the_profile_of_rankings(home: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     ranks = np.concatenate([rng.permuted(np.tile(np.arange(1, 19), (30, 1)), axis=1) for _ in range(2)], axis=1)
     config = write(tmp_path, ranks.tolist())
-    command = ["jobs/values.py", "--theory", "rokeach", "survey.reader=rvs", f"survey.file={config.file}"]
-    home = {**os.environ, "VALUEALIGN_HOME": str(tmp_path)}
-    root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, *command], cwd=root, env=home, capture_output=True, text=True)
+    done = typed("values", "--theory", "rokeach", "survey.reader=rvs", f"survey.file={config.file}")
     assert done.returncode == 0, done.stderr
     shown = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line.strip()}
     wisdom = ((18 - ranks[:, 17]) / 17 - 0.5).mean()

@@ -188,15 +188,15 @@ def test_two_processes_at_once_both_end_well(made: Path, tmp_path: Path) -> None
         "import sys; from pathlib import Path; from valuealign.models.seed import SeedRecipe, ensure_seed;"
         f"print(ensure_seed(Path(sys.argv[1]), recipe=SeedRecipe(**{asdict(TINY)!r})))"
     )
-    runs = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    says = [run.communicate(timeout=120)[0] for run in runs]
-    folder = tmp_path / "seed" / made.name
-    assert [run.returncode for run in runs] == [0, 0]
-    assert all(text.splitlines()[-1] == str(folder) for text in says)
-    assert sum("step" in text for text in says) == 1, "one makes it, the other waits"
+    command = [sys.executable, "-u", "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and "making" in other.stdout.readline()
+        mine: list[str] = []
+        folder = ensure_seed(tmp_path, recipe=TINY, progress=mine.append)
+        theirs = other.communicate(timeout=120)[0]
+    assert other.returncode == 0 and folder == tmp_path / "seed" / made.name
+    assert theirs.splitlines()[-1] == str(folder)
+    assert "step" in theirs and not mine, "one makes it, the other waits"
     assert (folder / "model.safetensors").read_bytes() == (made / "model.safetensors").read_bytes()
     assert left_behind(tmp_path) == []
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +42,11 @@ class Small:
             for group in self.groups
         }
 
-    @property
+    @cached_property
     def sharing(self) -> Sharing:
         return sharing(self.survey, self.weights, self.groups, self.splits, self.exam)
 
+    @cached_property
     def judged(self) -> Evaluation:
         rng = np.random.default_rng(0)
         by_chance = [np.log(rng.dirichlet(np.ones(len(cell.completions)))) for cell in self.exam.cells]
@@ -57,7 +59,7 @@ def small() -> Small:
 
 
 def test_no_cell_of_few_people_has_figures_of_its_own(small: Small, tmp_path: Path) -> None:
-    judged = small.judged()
+    judged = small.judged
     few = {name for name, n in small.persons.items() if n < LEAST_N}
     assert few & {one.group for one in judged.tested} and {one.group for one in judged.tested} - few
     shown = small.sharing.of(judged)
@@ -73,7 +75,7 @@ def test_no_cell_of_few_people_has_figures_of_its_own(small: Small, tmp_path: Pa
 
 
 def test_the_worst_group_is_not_named_where_it_is_small(small: Small) -> None:
-    judged = small.judged()
+    judged = small.judged
     (first,) = [row for row in judged.rows if row.metric == "worst_group_jsd_bits" and row.split == "seen"]
     for n, note in ((LEAST_N - 1, UNNAMED), (LEAST_N, first.note)):
         cells = {("seen", one.item, one.group) for one in judged.tested if one.group == first.note}
@@ -84,7 +86,7 @@ def test_the_worst_group_is_not_named_where_it_is_small(small: Small) -> None:
 
 
 def test_a_question_that_few_answered_has_no_portrait(small: Small) -> None:
-    judged = small.judged()
+    judged = small.judged
     one = judged.portraits[0]
     shown = replace(small.sharing, small=frozenset({(one.split, one.item, "everyone")})).of(judged)
     assert shown.portraits == judged.portraits[1:] and one.question not in shown.questions_csv()
@@ -107,7 +109,7 @@ def test_no_value_profile_of_a_small_group_is_kept() -> None:
 
 @pytest.mark.parametrize("tier", ["closed", "open"])
 def test_page_and_json_say_whether_they_may_be_passed_on(small: Small, tmp_path: Path, tier: str) -> None:
-    shown = replace(small.sharing, tier=tier).of(small.judged())
+    shown = replace(small.sharing, tier=tier).of(small.judged)
     page = write_report(tmp_path, title="Run", evaluation=shown).read_text(encoding="utf-8")
     facts = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["facts"]
     assert (facts["licence"], facts["tier"]) == ("Ours", tier) and "(Ours; tier" in page

@@ -148,19 +148,20 @@ def test_names_that_the_project_takes_are_refused(tmp_path: Path, name: str, kin
 def check(survey: Survey) -> None:
     """The promises of ``Survey`` and ``Codebook``."""
     people, book = survey.people, survey.codebook
-    assert people.schema["person"] == pl.String and people["person"].null_count() == 0
+    schema = people.schema  # made anew each time that it is asked for
+    assert schema["person"] == pl.String and people["person"].null_count() == 0
     weight_P = people["weight"].to_numpy()
     assert np.isfinite(weight_P).all() and (weight_P >= 0).all() and weight_P.mean() == pytest.approx(1)
     assert len({item.id for item in book.items}) == len(book.items)
     for item in book.items:
-        assert people.schema[item.id] == pl.Int16
+        assert schema[item.id] == pl.Int16
         answers = people[item.id].drop_nulls()
         assert len(item.options) >= 2 and len({option.text for option in item.options}) == len(item.options)
         assert answers.max() is None or answers.max() < len(item.options)  # type: ignore[operator]
         assert answers.min() is None or answers.min() >= -len(book.outcomes)  # type: ignore[operator]
         assert item.text.strip() and len(item.positions) in (0, len(item.options))
     for trait in book.traits:
-        assert people.schema[trait.id] == (pl.List(pl.String) if trait.several else pl.String)
+        assert schema[trait.id] == (pl.List(pl.String) if trait.several else pl.String)
         levels = people[trait.id].explode() if trait.several else people[trait.id]
         assert set(levels.drop_nulls()) <= set(trait.levels) and set(trait.phrases) == set(trait.levels)
         assert all(book.phrase([(trait.id, level)]) for level in trait.levels)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-from typing import Any
+from pathlib import Path
 
-from conftest import ROOT
-
-
-def figures(people: int, items: int) -> tuple[dict[str, Any], str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / "survey_scale.py"), "--runs", "1"]
-    command += ["--people", str(people), "--items", str(items)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stdout
+import pytest
+from click.testing import CliRunner
+from typed import BENCHMARKS, benchmark
 
 
 def test_the_benchmark_on_few_people() -> None:
-    found, printed = figures(800, 5)
+    found, printed = benchmark("survey_scale", "--runs", "1", "--people", "800", "--items", "5")
     keys = ("seconds", "peak_gib", "seconds_per_million_answers", "ratio_vs_pandas", "growth_exponent")
     assert all(isinstance(found[key], float) for key in keys) and found["hardware"]
     assert 0 < found["shares_seconds"] < found["seconds"], "the table of targets with intervals is timed too"
@@ -29,7 +21,15 @@ def test_the_benchmark_on_few_people() -> None:
     assert "the same shares, n and n_eff" in printed
 
 
-def test_groups_without_an_answer_are_on_neither_side() -> None:
+def test_groups_without_an_answer_are_on_neither_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fewest people and one item of four options, where some group has people and no answer."""
-    found, printed = figures(264, 1)
-    assert found["groups"] < 66 * 14 and "the same shares, n and n_eff" in printed
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.delitem(sys.modules, "survey_scale", raising=False)
+    import survey_scale
+
+    survey_scale.write_survey(tmp_path, 264, 1)
+    for side in survey_scale.SIDES:
+        arguments = ["--items", "1", "--side", side, "--folder", str(tmp_path)]
+        done = CliRunner().invoke(survey_scale.main, arguments)
+        assert done.exit_code == 0, done.output
+    assert 0 < survey_scale.same(tmp_path) < 66 * 14

@@ -158,9 +158,10 @@ def _sort(
     """Each row's cell [P], and for each (trait, level) which cells have it [U]."""
     if not pairs:
         return np.zeros(people.height, dtype=np.int64), {}
+    schema = people.schema  # polars makes it anew, over all columns, each time that it is asked for
     keys: dict[str, pl.Series] = {}
     for place, (trait, level) in enumerate(pairs):
-        if people.schema[trait] == pl.String:
+        if schema[trait] == pl.String:
             keys[f"one {trait}"] = people[trait]
         else:  # several levels at once: each is a key of its own
             keys[f"several {place}"] = pl.Series(in_level(people, trait, level))

@@ -280,7 +280,8 @@ def _is_weight(found: Draft, look: Look, whole: bool) -> bool:
 
     With ``whole`` those that hold no fractions, different ones.
     """
-    values = [plain_number(text) for text in look.counts if text not in _absent(look)]
+    absent = _absent(look)
+    values = [plain_number(text) for text in look.counts if text not in absent]
     numbers = [value for value in values if value is not None and value >= 0]
     named = WEIGHT.search(look.id) or WEIGHT.search(look.label)
     if whole:
