@@ -7,7 +7,8 @@ import math
 import struct
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,7 +152,7 @@ def test_a_resumed_run_goes_on_in_its_curve(model: Path, tmp_path: Path, survive
 
 def test_steps_done_again_are_purged(tmp_path: Path) -> None:
     for first, until in ((1, 5), (3, 6)):
-        curves = Tracker(["tensorboard"], Tracked(tmp_path), say=lambda name, why: pytest.fail(why))
+        curves = Tracker(["tensorboard"], Tracked(tmp_path), say=lambda name, why: None)
         for step in range(first, until):
             curves.scalars("kto", step, {"loss": first + step / 10})
         curves.scalars("distribution", 1, {"loss": 9.0})
@@ -315,3 +316,156 @@ def test_a_line_is_worth_saying_after_a_minute_without_one() -> None:
     assert "kto step 3/2000" in said and "about 16.6 h left" in said
     assert describe({**record, "step": 200}), "a tenth of the stage"
     assert "about 12 s left" in describe({**record, "step": 2000 - 12, "seconds": 1.0}, quiet=QUIET_S)
+
+
+def track(name: str, out: Path, steps: range, *, failed: bool = False, known: Mapping[str, int] | None = None) -> None:
+    """A run's curves of some steps, with a probe at the last."""
+    out.mkdir(parents=True, exist_ok=True)
+    run = Tracked(out, {"kto.beta": 0.1, "model.train": "lora"}, known or {})
+    said: list[str] = []
+    curves = Tracker([name], run, say=lambda name, why: said.append(f"{name}: {why}"))
+    for step in steps:
+        curves.scalars("kto", step, {"loss": steps[0] + step / 10, "z0": math.nan})
+    curves.scalars("kto/probe", steps[-1], {"auc": 0.6}, at_once=True)
+    curves.close(failed=failed)
+    assert not said
+
+
+TWICE = {1: 1.1, 2: 1.2, 3: 1.3, 4: 1.4, 5: 3.5, 6: 3.6}  # steps 1 to 4, then 3 to 6: those done again are not kept
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time to make a database, or to start a process, on a machine that is busy."""
+    monkeypatch.setattr(tracking, "CLOSE_S", 240.0)
+
+
+@pytest.fixture
+def mlflow_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(home)  # where nothing else is to appear
+    return home
+
+
+def test_mlflow_has_the_run_in_the_home_and_goes_on_with_it(mlflow_home: Path, patient: None) -> None:
+    from mlflow import MlflowClient
+
+    out = mlflow_home / "runs" / "demo" / "sweep-1" / "trials" / "t1"
+    track("mlflow", out, range(1, 5), failed=True)
+    client = MlflowClient(f"sqlite:///{mlflow_home / 'mlflow.db'}")
+    (first,) = client.search_runs(["1"])
+    assert first.info.status == "FAILED"
+    track("mlflow", out, range(3, 7))
+    (run,) = client.search_runs(["1"])
+    assert run.info.run_id == first.info.run_id and run.info.status == "FINISHED"
+    assert run.info.run_name == "demo/sweep-1/trials/t1" and run.data.tags["group"] == "demo/sweep-1"
+    assert run.data.params == {"kto.beta": "0.1", "model.train": "lora"}
+    assert set(run.data.metrics) == {"kto/loss", "kto/probe/auc"}
+    history = client.get_metric_history(run.info.run_id, "kto/loss")
+    assert [one.step for one in history] == list(TWICE) and {m.step: m.value for m in history} == pytest.approx(TWICE)
+    assert [one.step for one in client.get_metric_history(run.info.run_id, "kto/probe/auc")] == [4, 6]
+    assert client.get_experiment("1").name == "valuealign"
+    assert {path.name for path in mlflow_home.iterdir()} == {"runs", "mlflow.db", "mlflow.lock"}
+
+
+def test_a_store_that_does_not_know_the_run_gets_a_new_one(
+    mlflow_home: Path, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    out = mlflow_home / "runs" / "demo" / "align-1"
+    out.mkdir(parents=True)
+    (out / "mlflow.json").write_text(json.dumps({"run": "0" * 32}))
+    uri = f"sqlite:///{mlflow_home / 'other.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "town")
+    track("mlflow", out, range(3, 5))
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("town").experiment_id])
+    assert [one.step for one in client.get_metric_history(run.info.run_id, "kto/loss")] == [3, 4]
+    assert json.loads((out / "mlflow.json").read_text()) == {"run": run.info.run_id}
+    assert not (mlflow_home / "mlflow.db").exists()
+
+
+def test_an_mlflow_server_that_is_gone_ends_no_training(
+    model: Path, tmp_path: Path, mlflow_home: Path, patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    run = tracked_run(model, tmp_path, "mlflow", "tensorboard")
+    work(run, local, NoCheckpoints())
+    ((name, why),) = untracked(tmp_path)
+    assert name == "mlflow" and "127.0.0.1" in why
+    assert len(read_tensorboard(tmp_path / "tensorboard" / "kto").curves["kto/loss"]) == 7
+
+
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """W&B reads its variables once a process, and its service ends with this."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+def wandb_records(path: Path) -> Iterator[Any]:
+    """The records of a run that Weights & Biases kept offline: LevelDB's log format behind a head of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, at, whole = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if (left := 2**15 - at % 2**15) < 7:  # too little of a block for another record
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        whole, at = whole + data[at + 7 : at + 7 + length], at + 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def test_wandb_keeps_the_run_offline_and_goes_on_with_it(
+    home: Path, tmp_path: Path, patient: None, fresh_wandb: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_PROJECT", "town")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    out = home / "runs" / "demo" / "sweep-1" / "trials" / "t1"
+    track("wandb", out, range(1, 5))
+    (first,) = (out / "wandb").glob("offline-run-*/*.wandb")
+    time.sleep(1.1)  # its folder's name has seconds only
+    track("wandb", out, range(3, 7), known={"kto": 4, "kto/probe": 4})
+    (second,) = set((out / "wandb").glob("offline-run-*/*.wandb")) - {first}
+    rows, runs, ends = list[dict[str, Any]](), list[Any](), list[int]()
+    for record in (*wandb_records(first), *wandb_records(second)):
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            rows.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item})
+        elif kind == "run":
+            runs.append(record.run)
+        elif kind == "exit":
+            ends.append(record.exit.exit_code)
+    losses = [(row["step"], row["kto/loss"]) for row in rows if "kto/loss" in row]
+    assert [step for step, _ in losses] == list(TWICE) and dict(losses) == pytest.approx(TWICE)
+    assert [(row["step"], row["kto/probe/auc"]) for row in rows if "kto/probe/auc" in row] == [(4, 0.6), (6, 0.6)]
+    assert not any("kto/z0" in row for row in rows) and ends == [0, 0]
+    assert len({run.run_id for run in runs}) == 1, "one run, which a later `wandb sync` puts together"
+    assert (runs[0].project, runs[0].display_name, runs[0].run_group) == (
+        "town", "demo/sweep-1/trials/t1", "demo/sweep-1"
+    )  # fmt: skip
+    assert {"kto.beta": "0.1"}.items() <= {one.key: one.value_json for one in runs[0].config.update}.items()
+
+
+def test_wandb_without_a_key_is_said(
+    tmp_path: Path, patient: None, fresh_wandb: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    with RunLog(tmp_path / "run", 0, trackers=("wandb",), hyper={}) as log:
+        log.step(report(1))
+    ((name, why),) = untracked(tmp_path / "run")
+    assert name == "wandb" and "API key" in why

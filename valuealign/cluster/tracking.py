@@ -7,6 +7,8 @@ steps are those of the stage. A run that is taken up again goes on in its own cu
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
 import json
 import math
@@ -209,8 +211,11 @@ class Mlflow:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
-        self._client = MlflowClient(tracking_uri=uri)
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        with contextlib.nullcontext() if uri else _alone(home() / "mlflow.lock"):
+            # The first to come makes the database; two at once would spoil it for each other.
+            self._client = MlflowClient(tracking_uri=uri or f"sqlite:///{home() / 'mlflow.db'}")
+            experiment = self._experiment("" if uri else (home() / "mlartifacts").as_uri())
         self._reached: dict[str, int] = {}
         kept = _kept(run.folder, "mlflow")
         self._again = kept is not None and self._take_up(kept)
@@ -218,7 +223,7 @@ class Mlflow:
             self._id = kept
             return
         tags = {"mlflow.runName": run.name, "group": run.group}
-        self._id = str(self._client.create_run(self._experiment(), tags=tags).info.run_id)
+        self._id = str(self._client.create_run(experiment, tags=tags).info.run_id)
         _keep(run.folder, "mlflow", self._id)
         hyper = [Param(name, str(value)[:MLFLOW_TEXT]) for name, value in run.hyper.items()]
         for begin in range(0, len(hyper), MLFLOW_PARAMS):
@@ -241,14 +246,15 @@ class Mlflow:
         """End the run."""
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
-    def _experiment(self) -> str:
+    def _experiment(self, artifacts: str) -> str:
+        """The id of the experiment; made, with its ``artifacts`` there, if it is missing."""
         from mlflow.exceptions import MlflowException
 
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
         found = self._client.get_experiment_by_name(name)
         if found is None:
             try:
-                return str(self._client.create_experiment(name))
+                return str(self._client.create_experiment(name, artifact_location=artifacts or None))
             except MlflowException:  # another trial was quicker
                 found = self._client.get_experiment_by_name(name)
                 if found is None:
@@ -312,6 +318,14 @@ class Wandb:
 
 
 BACKENDS: Mapping[str, Callable[[Tracked], Backend]] = {"tensorboard": TensorBoard, "mlflow": Mlflow, "wandb": Wandb}
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock of all processes that see the file while the block runs."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed
+        yield
 
 
 def _kept(folder: Path, name: str) -> str | None:
