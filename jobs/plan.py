@@ -4,11 +4,10 @@
     python jobs/plan.py --box 1xH200 --price-per-gpu-hour 3 model.path=/models/my-base model.train=full
     python jobs/plan.py --box cpu --probe
 
-No weights are loaded, offline, without a GPU: config.json is enough (the tokenizer's files make the
-count of tokens exact). It compares ZeRO stages, recomputation and offload, and prints the overrides
-of the fastest way that fits. Figures are estimates from formulas (docs/planner.md); what they assume
-is printed with them. --probe loads the model and trains a few steps on this machine, beside what is
-estimated for it; on a machine like the box, the times are then as measured.
+No weights are loaded, offline, without a GPU: config.json is enough (the tokenizer's files make the count of tokens
+exact). It compares ZeRO stages, recomputation and offload, and prints the overrides of the fastest way that fits.
+Figures are estimates from formulas (docs/planner.md); what they assume is printed with them. --probe loads the model
+and trains a few steps here, beside what is estimated; on a machine like the box, the times are then as measured.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 from _job import run_job, say
 
 from valuealign import planner
-from valuealign.cluster.worker import build
+from valuealign.cluster.build import build
 from valuealign.config import RunConfig
 from valuealign.learner import plan_stages
 from valuealign.models.load import load_tokenizer, resolve
@@ -53,11 +52,12 @@ def plan_run(config: RunConfig, box: str, probed: bool, utilisation: float | Non
     asked = planner.sizes_of(list(chain(*prepared.examination(config).cells.values())), size)
     scoring = planner.Scoring(len(asked), 1 + len(loads), clock.scoring(asked, ranks=machine.gpus))
     selected = [size(cell) for cell in (*prepared.exam.only("select").cells, *prepared.behaviour["select"])]
-    swept = [planner.sweep_time(one, clock, machine, probe=selected) for one in loads if one.stage.name == "kto"]
-    lines(words.time_lines(times, scoring, swept[0] if swept else None, run, machine, price))
-    one = machine._replace(gpus=1)
-    alone = planner.plan(model, run, one, micro=planner.largest_of(loads, sizes)(run, one)) if swept else None
-    lines(words.cautions(run, machine, times, alone), words.assumed_lines(rate, machine, bool(utilisation), probed))
+    trial = planner.trial_size(model, config, machine, micro=planner.largest_of(loads, sizes))
+    how: dict[str, Any] = {"workers": trial.workers if trial else 1, "probe": selected}
+    swept = next((planner.sweep_time(one, clock, machine, **how) for one in loads if one.stage.name == "kto"), None)
+    lines(words.time_lines(times, scoring, swept, run, machine, price))
+    lines(words.cautions(run, machine, times, not swept or bool(trial)))
+    lines(words.assumed_lines(rate, machine, bool(utilisation), probed))
 
 
 def memory(

@@ -20,7 +20,8 @@ import numpy as np
 from _job import open_registry, run_job, say
 
 from valuealign import config as configuration
-from valuealign.cluster.worker import build, identity
+from valuealign.cluster.build import build
+from valuealign.cluster.worker import identity
 from valuealign.config import ModelConfig, RunConfig
 from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import ConfigError

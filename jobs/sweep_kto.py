@@ -1,8 +1,8 @@
 """Sweep KTO's beta, lambda_d, lambda_u and any other key of it with Ray Tune, and register the best trial.
 
     ray job submit -- python jobs/sweep_kto.py
-    python jobs/sweep_kto.py -c run.yaml sweep.trials=16 sweep.concurrent=4
-    python jobs/sweep_kto.py -c run.yaml sweep.trials=16 sweep.concurrent=4 --resume     # docs/sweep.md
+    python jobs/sweep_kto.py -c run.yaml sweep.trials=16 sweep.reports=8
+    python jobs/sweep_kto.py -c run.yaml sweep.trials=16 sweep.reports=8 --resume     # docs/sweep.md
 
 Every trial starts from the stage-1 model of the same configuration (trained first if there is none). Trials are
 ranked by how well held-out desirable answers are told from undesirable ones (AUC of r) among those whose survey
@@ -59,9 +59,8 @@ def sweep_kto(config: RunConfig, resume: bool = False) -> dict[str, Any]:
         except (SweepStopped, KeyboardInterrupt) as stopped:
             say(f"{stopped or 'the sweep was stopped'}. {go_on}")
             raise SystemExit(130) from None
-    rule = pick_lambdas(prepared.judged["kto"], config.kto)
+    rule, tried = pick_lambdas(prepared.judged["kto"], config.kto), [trial.record() for trial in trials]
     say("\n" + trials_table(trials, rule))
-    tried = [trial.record() for trial in trials]
     if drawn := write_sweep(out / "sweep.svg", tried):
         say(f"picture: {drawn}")
     best, ending = trials[0], None

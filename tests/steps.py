@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tiny import behaviour_cells, survey_cells
 
-from valuealign.cluster.worker import build
+from valuealign.cluster.build import build
 from valuealign.config import DistributionConfig, KtoConfig, ModelConfig, TrainConfig
 from valuealign.engine import adamw, score_all
 from valuealign.learner import Stage, distribution_term, kto_term, learn

@@ -14,7 +14,8 @@ from peft import PeftModel
 from tiny import ARCHITECTURES, behaviour_cells, make_tiny, survey_cells
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen3Config
 
-from valuealign.cluster.worker import NoCheckpoints, TrainRun, build, read_scores, work
+from valuealign.cluster.build import build
+from valuealign.cluster.worker import NoCheckpoints, TrainRun, read_scores, work
 from valuealign.config import DistributionConfig, KtoConfig, ModelConfig, TrainConfig
 from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import ModelError

@@ -13,7 +13,7 @@ from peft import PeftModel
 from tiny import make_tiny, survey_cells
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from valuealign.cluster.worker import build
+from valuealign.cluster.build import build
 from valuealign.config import ModelConfig
 from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import RegistryError

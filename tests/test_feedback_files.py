@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import make_tiny
 
-from valuealign.cluster.worker import build
+from valuealign.cluster.build import build
 from valuealign.config import KtoConfig, ModelConfig, TrainConfig, load
 from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import SignalError, ValuealignError

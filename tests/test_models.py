@@ -12,7 +12,7 @@ from peft import PeftModel
 from tiny import behaviour_cells, make_tiny, survey_cells
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
-from valuealign.cluster.worker import build
+from valuealign.cluster.build import build
 from valuealign.config import ModelConfig
 from valuealign.engine import LocalEngine, check_packing, score_all
 from valuealign.errors import ModelError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import make_tiny, survey_cells
 
-from valuealign.cluster.worker import build
+from valuealign.cluster.build import build
 from valuealign.config import DistributionConfig, KtoConfig, ModelConfig, TrainConfig
 from valuealign.engine import LocalEngine, score_all
 from valuealign.learner import Stage, Term, distribution_term, kto_term, learn

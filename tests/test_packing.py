@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import behaviour_cells, make_tiny, survey_cells
 
-from valuealign.cluster.worker import build
+from valuealign.cluster.build import build
 from valuealign.config import ModelConfig
 from valuealign.engine import LocalEngine, check_packing, score_all
 from valuealign.errors import ModelError

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from tiny import behaviour_cells, make_tiny, survey_cells
 
-from valuealign.cluster.worker import build
+from valuealign.cluster.build import build
 from valuealign.config import KtoConfig, ModelConfig
 from valuealign.learner import Stage, kto_term, mismatched_cells
 from valuealign.models.load import Base

@@ -20,7 +20,7 @@ from valuealign.config import ModelConfig, RunConfig, load
 from valuealign.errors import ConfigError, ModelError
 from valuealign.learner import learn, plan_stages
 from valuealign.planner import BOXES, Micro, candidates, find_box, mend, plan, read_architecture, read_config, work
-from valuealign.planner.choice import Candidate, best, changed
+from valuealign.planner.choice import Candidate, best, changed, trial_size
 from valuealign.planner.hours import Clock, Rate, rate_of, stage_time, sweep_time
 from valuealign.prepared import prepare
 
@@ -182,6 +182,16 @@ def test_thirty_billion_on_four_a40() -> None:
     assert full.loading == pieces
 
 
+def test_a_trial_has_one_gpu_where_it_fits_and_all_of_them_where_it_does_not() -> None:
+    lean = run("train.token_budget=256", "train.zero=1")
+    small, large = (trial_size(config, lean, BOXES["4xA40"]) for config in (SMALL, THIRTY_B))
+    assert small == (1, {})
+    assert large is not None and large.workers == 4 and large.settings["train.zero"] == 3
+    assert trial_size(THIRTY_B, lean, BOXES["1xA40"]) is None
+    assert trial_size(THIRTY_B, run("sweep.workers=2"), BOXES["4xA40"]) == (2, {}), "as it is told"
+    assert trial_size(SMALL, lean, find_box("cpu")) == (1, {})
+
+
 def test_adapters_on_fused_experts_see_whole_weights_first() -> None:
     for train, whole in (("lora", True), ("full", False)):
         found = plan(MIXTURE, run("train.zero=3", f"model.train={train}"), find_box("4xA40"))
@@ -295,7 +305,7 @@ def test_micro_batches_are_the_learners(tiny: Path, packed: bool, monkeypatch: p
     """A KTO step with its anchor and its mismatched rows, as the learner computes it and as it is planned."""
     import numpy as np
 
-    from valuealign.cluster.worker import build
+    from valuealign.cluster.build import build
     from valuealign.engine import LocalEngine
     from valuealign.learner import loop as learner
 
@@ -356,6 +366,10 @@ def test_a_sweep_runs_trials_beside_each_other(tiny: Path) -> None:
     reference = stage_time(second, clock, ranks=1).reference
     assert alone.beside == 1 and alone.total == pytest.approx(5 * alone.trial + reference)
     assert four.beside == 3 and four.total == pytest.approx(2 * four.trial + reference)
+    whole = sweep_time(second, clock, BOXES["4xA40"], workers=4)
+    assert (whole.workers, whole.beside) == (4, 1) and whole.trial < four.trial
+    free = Clock(sizes, load(None, ("sweep.trials=5", "kto.cells_per_step=3")), clock.rate)
+    assert sweep_time(second, free, BOXES["4xA40"]).beside == 4
     assert sweep_time(second, clock, BOXES["4xA40"], probe=second.terms[0]).trial > four.trial
 
 

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from trl_side import Keeping
 
 from valuealign import config as configuration
-from valuealign.cluster.worker import build, identity
+from valuealign.cluster.build import build
+from valuealign.cluster.worker import identity
 from valuealign.config import DistributionConfig, ModelConfig, RunConfig, TrainConfig
 from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import ConfigError, ModelError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny import behaviour_cells, make_tiny, survey_cells
 
-from valuealign.cluster.worker import build
+from valuealign.cluster.build import build
 from valuealign.config import DpoConfig, KtoConfig, ModelConfig, RunConfig, SftConfig, TrainConfig
 from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import ConfigError

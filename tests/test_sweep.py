@@ -21,6 +21,7 @@ import ray
 from test_worker import local, make_run
 from tiny import behaviour_cells, make_tiny, survey_cells
 
+from valuealign.cluster.size import fitting
 from valuealign.cluster.sweep import SweepStopped, _ended, _stoppable, sweep
 from valuealign.cluster.trials import (
     FAILED,
@@ -42,6 +43,7 @@ from valuealign.config import ModelConfig, SweepConfig, load
 from valuealign.errors import ConfigError, Diverged, ModelError, SplitError
 from valuealign.metrics import METRICS, jsd_bits, softmax
 from valuealign.objectives.kto import LambdaRule
+from valuealign.planner import Box, TrialSize
 from valuealign.types import Cell
 
 CELLS = survey_cells(5)
@@ -214,6 +216,18 @@ def test_a_trial_takes_its_own_values_of_any_key(model: Path, tmp_path: Path) ->
     assert one.out == tmp_path / "trials" / "t1" and plan.configuration(setting).kto.beta == 0.3
     with pytest.raises(ConfigError, match=r"'kto.beta': input should be greater than 0"):
         plan.trial({"kto.beta": -1.0}, "t2")
+
+
+def test_a_trial_is_as_large_as_the_gpus_ask(model: Path, tmp_path: Path) -> None:
+    plan = plan_of(model, tmp_path, tmp_path)
+    roomy = fitting(plan, Box(4, 48e9, "A40"))
+    assert roomy == (1, {}) and replace(plan, size=roomy).trial({}, "t").train.workers == 1
+    whole = replace(plan, size=TrialSize(4, {"train.zero": 3, "train.recompute": True}))
+    trained = whole.trial({"kto.beta": 0.2}, "t").train
+    assert (trained.workers, trained.zero, trained.recompute) == (4, 3, True)
+    with pytest.raises(ModelError, match="neither on one GPU of 0 GB nor on all 4") as error:
+        fitting(plan, Box(4, 1e5, "A40"))
+    assert error.value.where == "sweep.workers" and error.value.mend
 
 
 def steps_of(out: Path) -> list[int]:

@@ -23,8 +23,8 @@ from test_worker import FolderCheckpoints, Interrupted, local, make_run
 from tiny import behaviour_cells, make_tiny
 
 from valuealign.cluster import tracking
-from valuealign.cluster.log import RunLog, reached
-from valuealign.cluster.tracking import Row, Tracked, Tracker, check_trackers
+from valuealign.cluster.log import RunLog, Stopped, reached
+from valuealign.cluster.tracking import Ending, Row, Tracked, Tracker, check_trackers
 from valuealign.cluster.train import QUIET_S, describe
 from valuealign.cluster.worker import NoCheckpoints, TrainRun, hyperparameters, work
 from valuealign.config import RunConfig, load
@@ -189,7 +189,7 @@ class Breaking:
         if self.batches > 1:
             raise ConnectionError("no route to host\nand a long story")
 
-    def close(self, *, failed: bool) -> None:
+    def close(self, ending: Ending) -> None:
         raise AssertionError("it failed before")
 
 
@@ -221,7 +221,7 @@ def test_a_tracker_that_hangs_is_left_behind_at_the_end(tmp_path: Path, monkeypa
         def write(self, rows: Sequence[Row]) -> None:
             gone.wait(60)
 
-        def close(self, *, failed: bool) -> None: ...
+        def close(self, ending: Ending) -> None: ...
 
     monkeypatch.setattr(tracking, "BACKENDS", {**tracking.BACKENDS, "wandb": Hanging})
     monkeypatch.setattr(tracking, "CLOSE_S", 0.1)
@@ -232,18 +232,19 @@ def test_a_tracker_that_hangs_is_left_behind_at_the_end(tmp_path: Path, monkeypa
 
 
 def test_how_a_run_ended_reaches_its_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ends: list[bool] = []
+    ends: list[Ending] = []
 
     class Noting(Breaking):
-        def close(self, *, failed: bool) -> None:
-            ends.append(failed)
+        def close(self, ending: Ending) -> None:
+            ends.append(ending)
 
     monkeypatch.setattr(tracking, "BACKENDS", {**tracking.BACKENDS, "wandb": Noting})
     with RunLog(tmp_path / "well", 0, trackers=("wandb",), hyper={}):
         pass
-    with pytest.raises(Interrupted), RunLog(tmp_path / "ill", 0, trackers=("wandb",), hyper={}):
-        raise Interrupted
-    assert ends == [False, True]
+    for error in (Interrupted, Stopped):
+        with pytest.raises(error), RunLog(tmp_path / "ill", 0, trackers=("wandb",), hyper={}):
+            raise error
+    assert ends == ["finished", "failed", "stopped"], "a trial that its sweep stopped has not failed"
 
 
 def test_a_run_is_known_by_its_place(home: Path, tmp_path: Path) -> None:
@@ -318,7 +319,9 @@ def test_a_line_is_worth_saying_after_a_minute_without_one() -> None:
     assert "about 12 s left" in describe({**record, "step": 2000 - 12, "seconds": 1.0}, quiet=QUIET_S)
 
 
-def track(name: str, out: Path, steps: range, *, failed: bool = False, known: Mapping[str, int] | None = None) -> None:
+def track(
+    name: str, out: Path, steps: range, *, ending: Ending = "finished", known: Mapping[str, int] | None = None
+) -> None:
     """A run's curves of some steps, with a probe at the last."""
     out.mkdir(parents=True, exist_ok=True)
     run = Tracked(out, {"kto.beta": 0.1, "model.train": "lora"}, known or {})
@@ -327,7 +330,7 @@ def track(name: str, out: Path, steps: range, *, failed: bool = False, known: Ma
     for step in steps:
         curves.scalars("kto", step, {"loss": steps[0] + step / 10, "z0": math.nan})
     curves.scalars("kto/probe", steps[-1], {"auc": 0.6}, at_once=True)
-    curves.close(failed=failed)
+    curves.close(ending)
     assert not said
 
 
@@ -352,10 +355,10 @@ def test_mlflow_has_the_run_in_the_home_and_goes_on_with_it(mlflow_home: Path, p
     from mlflow import MlflowClient
 
     out = mlflow_home / "runs" / "demo" / "sweep-1" / "trials" / "t1"
-    track("mlflow", out, range(1, 5), failed=True)
+    track("mlflow", out, range(1, 5), ending="stopped")
     client = MlflowClient(f"sqlite:///{mlflow_home / 'mlflow.db'}")
     (first,) = client.search_runs(["1"])
-    assert first.info.status == "FAILED"
+    assert first.info.status == "KILLED"
     track("mlflow", out, range(3, 7))
     (run,) = client.search_runs(["1"])
     assert run.info.run_id == first.info.run_id and run.info.status == "FINISHED"

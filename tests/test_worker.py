@@ -13,7 +13,8 @@ import pytest
 from safetensors.torch import load_file
 from tiny import behaviour_cells, make_tiny, survey_cells
 
-from valuealign.cluster.worker import NoCheckpoints, TrainRun, build, identity, read_scores, work
+from valuealign.cluster.build import Warm, build
+from valuealign.cluster.worker import NoCheckpoints, TrainRun, identity, read_scores, work
 from valuealign.config import DistributionConfig, KtoConfig, ModelConfig, TrainConfig
 from valuealign.engine import LocalEngine, score_all
 from valuealign.errors import ConfigError, ModelError
@@ -108,6 +109,27 @@ def test_an_interrupted_run_goes_on_and_ends_alike(model: Path, tmp_path: Path, 
         assert all(bool((a[k] == b[k]).all()) for k in a)
         one, two = read_scores(whole.out, stage), read_scores(cut.out, stage)
         assert all(np.array_equal(x, y) for x, y in zip(one["exam"], two["exam"], strict=True))
+
+
+def test_a_warm_process_keeps_the_base_and_nothing_of_the_run_before(model: Path, tmp_path: Path) -> None:
+    warm = Warm()
+
+    def run(name: str, warm: Warm | None, **change: Any) -> TrainRun:
+        made = make_run(model, tmp_path / name, **change)
+        work(made, local, NoCheckpoints(), warm=warm)
+        return made
+
+    first, cold = run("first", warm), run("cold", None, seed=3)
+    base = warm.build(first.model, seed=0, start=None)[0].model
+    other = first.model.model_copy(update={"lora_r": 2})
+    again = run("again", warm, seed=3)
+    assert warm.build(first.model, seed=0, start=None)[0].model is base
+    a, b, c = (load_file(one.trained("kto") / WEIGHTS) for one in (cold, again, first))
+    assert all(bool((a[k] == b[k]).all()) for k in a) and not all(bool((a[k] == c[k]).all()) for k in a)
+    assert warm.build(other, seed=0, start=None)[0].model is not base
+    full = first.model.model_copy(update={"train": "full"})
+    one, two = (warm.build(full, seed=0, start=None)[0].model for _ in range(2))
+    assert one is not two, "weights that train are loaded anew"
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])

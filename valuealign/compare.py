@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from valuealign.cluster.worker import build, read_scores, write_scores
+from valuealign.cluster.build import build
+from valuealign.cluster.worker import read_scores, write_scores
 from valuealign.config import RunConfig
 from valuealign.dataset import Dataset
 from valuealign.engine import LocalEngine, adamw, row_tokens, score_all

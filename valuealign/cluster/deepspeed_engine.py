@@ -132,6 +132,10 @@ class DeepSpeedEngine:
                 if self.rank == 0 or self._zero < 3:
                     parameter.copy_(weights[name])
 
+    def close(self) -> None:
+        """Let go of the model's weights, for another engine in this process."""
+        self._engine.destroy()
+
     def _whole(self, parameter: Tensor, writer: int | None = None) -> Any:
         """Under ZeRO 3 a parameter is in pieces: whole within this block, and back in pieces as ``writer`` left it."""
         return deepspeed.zero.GatheredParameters([parameter], modifier_rank=writer, enabled=self._zero == 3)

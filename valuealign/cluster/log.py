@@ -13,6 +13,10 @@ from valuealign.cluster.tracking import Tracked, Tracker, Value
 from valuealign.types import StepReport
 
 
+class Stopped(Exception):
+    """Whoever hears a run's reports wants no more of it: it ends, and has not failed."""
+
+
 class RunLog:
     """The log of the run in ``out``, from which progress is read, and its ``trackers``; rank 0 writes."""
 
@@ -50,7 +54,8 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self._tracker.close(failed=kind is not None)
+        stopped = kind is not None and issubclass(kind, Stopped)
+        self._tracker.close("stopped" if stopped else "failed" if kind else "finished")
 
     def _untracked(self, tracker: str, why: str) -> None:
         with contextlib.suppress(OSError):  # the disk may be full for both

@@ -1,5 +1,6 @@
-"""Ray Tune over KTO's hyperparameters: each trial is a Ray Train run from the same stage-1 model.
+"""Ray Tune over KTO's hyperparameters: each trial is a training by Ray Train from the same stage-1 model.
 
+A trial's driver lives on from trial to trial, and keeps one Ray Train run whose workers stay warm (``lane``).
 Trials are ranked by behaviour gained among those that did not lose the people; a trial that lost
 them is infeasible, never crowned. All trials read one reference table. A trial that fails is kept
 with its reason, and the others go on; a sweep that is stopped leaves a state to go on from.
@@ -19,12 +20,14 @@ import optuna
 import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
-from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
-from valuealign.cluster.train import Progress, fit
+from valuealign.cluster.lane import lane_of
+from valuealign.cluster.size import DRIVER_CPUS, concurrent, sized
+from valuealign.cluster.tracking import check_trackers
+from valuealign.cluster.train import Progress
 from valuealign.cluster.trials import (
     FAILED,
     FIGURES,
@@ -39,11 +42,9 @@ from valuealign.cluster.trials import (
     trial_folder,
     write_reason,
 )
-from valuealign.cluster.worker import TrainRun
 from valuealign.config import Axis, SweepConfig
 from valuealign.errors import Diverged, ModelError, ValuealignError
 
-DRIVER_CPUS = 0.1  # what a trial's driver reserves; 0 is refused by Tune
 FAILURES = 1  # of a trial, beside those that Ray Train recovers from: its driver's death is one
 ENDED = (TuneTrial.TERMINATED, TuneTrial.ERROR)
 
@@ -58,11 +59,14 @@ def sweep(plan: TrialPlan, *, name: str, progress: Progress = print, go_on: str 
     ``plan.run`` has a probe that reports ``score`` and what ``Trial`` reads. An interrupted sweep of the same
     folder goes on where it stopped: ended trials are not repeated, running ones go on from their last
     checkpoint, those whose failure was no divergence are tried again. Raises SweepStopped if it is stopped
-    (``go_on`` is then said, at once), ModelError if the cluster is too small for a trial or if every trial failed.
+    (``go_on`` is then said, at once), ConfigError where a tracker is not installed, ModelError if the cluster is too
+    small for a trial or if every trial failed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    concurrent = _concurrent(plan.run, plan.config.sweep)
-    trainable = tune.with_resources(_driver(plan, name), {"CPU": DRIVER_CPUS})
+    check_trackers(plan.config.train.log_to)
+    plan = sized(plan)
+    beside = concurrent(plan)
+    trainable = tune.with_resources(_driver(plan), {"CPU": DRIVER_CPUS})
     storage = plan.run.out / "tune"
     if tune.Tuner.can_restore(str(storage / name)):
         progress("  an interrupted sweep is resumed; trials that ended are not repeated")
@@ -70,17 +74,18 @@ def sweep(plan: TrialPlan, *, name: str, progress: Progress = print, go_on: str 
             str(storage / name), trainable=trainable, resume_unfinished=True, restart_errored=True
         )
     else:
-        tuner = _tuner(plan, trainable, concurrent, name)
-    _desk.begin(progress, plan.config.sweep.trials)
+        tuner = _tuner(plan, trainable, beside, name)
+    workers, trials = plan.size.workers, plan.config.sweep.trials
+    progress(f"  {trials} trials, {beside} at a time, of {workers} worker{'s' if workers > 1 else ''} each")
+    _desk.begin(progress, trials)
     with _stoppable(progress, go_on):
         tuner.fit()
     if _desk.to_go:
-        ended = plan.config.sweep.trials - _desk.to_go
-        raise SweepStopped(f"the sweep was stopped with {ended} of {plan.config.sweep.trials} trials ended")
+        raise SweepStopped(f"the sweep was stopped with {_desk.ended} of {trials} trials ended")
     return ranked([_ended(trial, plan) for trial in _desk.trials], plan.config.sweep)
 
 
-def _tuner(plan: TrialPlan, trainable: Any, concurrent: int, name: str) -> tune.Tuner:
+def _tuner(plan: TrialPlan, trainable: Any, beside: int, name: str) -> tune.Tuner:
     config = plan.config.sweep
     chance = optuna.samplers.RandomSampler(seed=plan.config.seed) if config.sampler == "random" else None
     search = OptunaSearch(sampler=chance) if chance else OptunaSearch(seed=plan.config.seed)
@@ -91,11 +96,9 @@ def _tuner(plan: TrialPlan, trainable: Any, concurrent: int, name: str) -> tune.
             metric="score",
             mode="max",
             num_samples=config.trials,
-            search_alg=ConcurrencyLimiter(search, max_concurrent=concurrent),
-            # By reports, not steps: how many steps a trial has may be swept over. None is stopped before its first.
-            scheduler=ASHAScheduler(
-                time_attr="report", max_t=max(2, config.reports), grace_period=1, reduction_factor=2
-            ),
+            reuse_actors=True,
+            search_alg=ConcurrencyLimiter(search, max_concurrent=beside),
+            scheduler=_scheduler(config),
         ),
         run_config=tune.RunConfig(
             name=name,
@@ -107,13 +110,21 @@ def _tuner(plan: TrialPlan, trainable: Any, concurrent: int, name: str) -> tune.
     )
 
 
+def _scheduler(config: SweepConfig) -> TrialScheduler:
+    """By reports, not steps: how many steps a trial has may be swept over. No trial is stopped before its first."""
+    if config.scheduler == "none":
+        return FIFOScheduler()
+    most = max(2, config.reports)
+    return ASHAScheduler(time_attr="report", max_t=most, grace_period=1, reduction_factor=config.reduction)
+
+
 def _domain(axis: Axis) -> Any:
     if axis.span is None:
         return tune.choice(list(axis.choices))
     return (tune.loguniform if axis.log else tune.uniform)(*axis.span)
 
 
-def _driver(plan: TrialPlan, name: str) -> Callable[[dict[str, Any]], None]:
+def _driver(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
     reference, folder = ray.put(plan), plan.run.out
 
     def drive(setting: dict[str, Any]) -> None:
@@ -122,13 +133,10 @@ def _driver(plan: TrialPlan, name: str) -> Callable[[dict[str, Any]], None]:
         (out / REASON).unlink(missing_ok=True)
         try:
             shared: TrialPlan = ray.get(reference)
-            # The name is stable, so a trial that is taken up again goes on from its own checkpoint.
-            fit(
-                shared.trial(setting, trial),
-                name=f"{name}-{trial}",
-                progress=lambda _: None,
-                callbacks=(TuneReportCallback(),),
-            )
+            run = shared.trial(setting, trial)
+            with contextlib.closing(lane_of(run.train, folder / "train").run(run)) as reports:
+                for figures in reports:
+                    tune.report(figures)
         except Diverged as error:
             # It would diverge again: for Tune it has ended.
             write_reason(out, _reason(error))
@@ -145,23 +153,6 @@ def _reason(error: BaseException) -> str:
         return error.what + (f" ({error.where})" if error.where else "")
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-def _concurrent(run: TrainRun, config: SweepConfig) -> int:
-    """How many trials fit beside each other: drivers and workers must never starve each other."""
-    have = ray.cluster_resources()
-    need = {"CPU": DRIVER_CPUS + run.train.workers * run.train.cpus_per_worker}
-    if run.train.gpus_per_worker:
-        need["GPU"] = run.train.workers * run.train.gpus_per_worker
-    fit_at_once = min(int(have.get(kind, 0) / amount + 1e-9) for kind, amount in need.items())
-    if fit_at_once < 1:
-        wants = ", ".join(f"{amount:g} {kind}" for kind, amount in need.items())
-        raise ModelError(
-            f"a trial needs {wants}; the cluster has {have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU",
-            where="train.workers",
-            mend="lower train.workers, train.cpus_per_worker or train.gpus_per_worker",
-        )
-    return min(config.concurrent, fit_at_once)
 
 
 def _ended(trial: TuneTrial, plan: TrialPlan) -> Trial:

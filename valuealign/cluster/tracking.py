@@ -20,12 +20,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from valuealign.config import home
 from valuealign.errors import ConfigError
 
 Value = bool | int | float | str
+Ending = Literal["finished", "stopped", "failed"]  # stopped: by whoever heard its reports, as a sweep does
 PROJECT = "valuealign"  # MLflow's experiment and the project at Weights & Biases, where their variables name no other
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 EVERY_S = 2.0  # what is written at a time
@@ -85,7 +86,7 @@ class Backend(Protocol):
 
     def write(self, rows: Sequence[Row]) -> None: ...
 
-    def close(self, *, failed: bool) -> None: ...
+    def close(self, ending: Ending) -> None: ...
 
 
 class Tracker:
@@ -101,10 +102,10 @@ class Tracker:
         for writer in self._writers:
             writer.put(Row(series, step, time.time(), finite), at_once)
 
-    def close(self, *, failed: bool = False) -> None:
-        """Write what is left; ``failed``: the run did not come to its end."""
+    def close(self, ending: Ending = "finished") -> None:
+        """Write what is left, and how the run ended."""
         for writer in self._writers:
-            writer.end(failed)
+            writer.end(ending)
         until = time.monotonic() + CLOSE_S
         for writer in self._writers:
             writer.wait(until - time.monotonic())
@@ -117,7 +118,7 @@ class _Writer:
     def __init__(self, name: str, run: Tracked, say: Callable[[str, str], None]) -> None:
         self._name, self._run, self._say = name, run, say
         self._queue: queue.SimpleQueue[tuple[Row | None, bool]] = queue.SimpleQueue()  # no row: the end
-        self._failed = False
+        self._ending: Ending = "finished"
         self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self._thread.start()
 
@@ -125,8 +126,8 @@ class _Writer:
         if self._thread.is_alive():
             self._queue.put((row, at_once))
 
-    def end(self, failed: bool) -> None:
-        self._failed = failed
+    def end(self, ending: Ending) -> None:
+        self._ending = ending
         self.put(None, True)
 
     def wait(self, seconds: float) -> None:
@@ -142,7 +143,7 @@ class _Writer:
                 rows, ended = self._batch()
                 if rows:
                     backend.write(rows)
-            backend.close(failed=self._failed)
+            backend.close(self._ending)
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
             self._say(self._name, f"{type(error).__name__}: {lines[0][:200]}".removesuffix(": "))
@@ -183,7 +184,7 @@ class TensorBoard:
         for file in self._files.values():
             file.flush()
 
-    def close(self, *, failed: bool) -> None:
+    def close(self, ending: Ending) -> None:
         """Close the files."""
         for file in self._files.values():
             file.close()
@@ -242,9 +243,9 @@ class Mlflow:
         for begin in range(0, len(metrics), MLFLOW_BATCH):
             self._client.log_batch(self._id, metrics=metrics[begin : begin + MLFLOW_BATCH])
 
-    def close(self, *, failed: bool) -> None:
+    def close(self, ending: Ending) -> None:
         """End the run."""
-        self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
+        self._client.set_terminated(self._id, {"stopped": "KILLED"}.get(ending, ending.upper()))
 
     def _experiment(self, artifacts: str) -> str:
         """The id of the experiment; made, with its ``artifacts`` there, if it is missing."""
@@ -312,9 +313,9 @@ class Wandb:
             if row.step > self._reached.get(row.series, 0):
                 self._run.log({**dict(row.curves), "step": row.step})
 
-    def close(self, *, failed: bool) -> None:
+    def close(self, ending: Ending) -> None:
         """End the run, when all is sent."""
-        self._run.finish(exit_code=int(failed))
+        self._run.finish(exit_code=int(ending == "failed"))
 
 
 BACKENDS: Mapping[str, Callable[[Tracked], Backend]] = {"tensorboard": TensorBoard, "mlflow": Mlflow, "wandb": Wandb}

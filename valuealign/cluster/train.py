@@ -15,8 +15,10 @@ import ray
 from ray import train
 from ray.train.torch import TorchTrainer
 
+from valuealign.cluster.build import Warm
 from valuealign.cluster.tracking import check_trackers
-from valuealign.cluster.worker import TrainRun, work
+from valuealign.cluster.worker import Checkpoints, TrainRun, work
+from valuealign.config import TrainConfig
 from valuealign.engine import adamw
 from valuealign.errors import Diverged, ModelError, ValuealignError
 from valuealign.planner.words import duration
@@ -25,41 +27,42 @@ Progress = Callable[[str], None]
 QUIET_S = 60.0  # by then a training that goes on says so, however long its steps are
 
 
-def fit(run: TrainRun, *, name: str, progress: Progress = print, callbacks: tuple[Any, ...] = ()) -> None:
+def fit(run: TrainRun, *, name: str, progress: Progress = print) -> None:
     """Run to the end on the connected Ray cluster; what it made lies under ``run.out``.
 
     A run with the same ``name`` and ``run.out`` goes on from its last checkpoint. Raises the
     worker's own error if it is a user's mistake, ConfigError where a tracker of ``train.log_to`` is not installed,
     else ModelError naming the failure.
     """
-    settings = run.train
-    check_trackers(settings.log_to)
-    use_gpu = settings.gpus_per_worker > 0
-    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": settings.gpus_per_worker} if use_gpu else {})
+    check_trackers(run.train.log_to)
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"run": ray.put(run)},
-        scaling_config=train.ScalingConfig(
-            num_workers=settings.workers, use_gpu=use_gpu, resources_per_worker=resources
-        ),
+        scaling_config=scaling(run.train),
         run_config=train.RunConfig(
             name=name,
             storage_path=str(run.out / "train"),
-            failure_config=train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=2),
+            failure_config=train.FailureConfig(max_failures=run.train.max_failures, controller_failure_limit=2),
             checkpoint_config=train.CheckpointConfig(num_to_keep=2),
-            callbacks=list(callbacks),
         ),
     )
     with follow(run.out / "log.jsonl", progress):
         try:
             ended = trainer.fit().return_value
         except Exception as error:
-            raise _users_error(error) from error
+            raise users_error(error) from error
     if isinstance(ended, Diverged):
         raise ended
 
 
-def _users_error(error: BaseException) -> ValuealignError:
+def scaling(settings: TrainConfig) -> train.ScalingConfig:
+    """How many workers there are, and what each of them holds."""
+    use_gpu = settings.gpus_per_worker > 0
+    resources = {"CPU": settings.cpus_per_worker} | ({"GPU": settings.gpus_per_worker} if use_gpu else {})
+    return train.ScalingConfig(num_workers=settings.workers, use_gpu=use_gpu, resources_per_worker=resources)
+
+
+def users_error(error: BaseException) -> ValuealignError:
     """The first of our own errors among a training failure's causes, else a ModelError about it."""
     causes: list[BaseException] = [error]
     for cause in causes:
@@ -80,22 +83,32 @@ def _users_error(error: BaseException) -> ValuealignError:
 
 def _loop(config: Mapping[str, Any]) -> Diverged | None:
     """The training function of one worker. It returns a divergence: raised, it would be tried again, and end alike."""
-    from valuealign.cluster.deepspeed_engine import DeepSpeedEngine, device, zero_config
-
-    run: TrainRun = ray.get(config["run"])
-    zero, clip = run.train.zero, run.train.clip
-    how: dict[str, Any] = {"clip": clip, "dtype": run.model.dtype, "offload": run.train.offload == "optimizer"}
-
-    def engine(model: Any, pad_id: int) -> Any:
-        optimizer = partial(adamw, weight_decay=run.train.weight_decay)
-        return DeepSpeedEngine(model, pad_id=pad_id, zero=zero, optimizer=optimizer, **how)
-
-    shard = zero_config(stage=zero, **how) if zero == 3 else None
     try:
-        work(run, engine, RayCheckpoints(), device=str(device()), shard=shard)
+        train_on(ray.get(config["run"]), RayCheckpoints())
     except Diverged as error:
         return error
     return None
+
+
+def train_on(run: TrainRun, checkpoints: Checkpoints, warm: Warm | None = None) -> None:
+    """Do a run by DeepSpeed on this rank of the process group; ``warm`` is kept by one that does several."""
+    from valuealign.cluster.deepspeed_engine import DeepSpeedEngine, device, zero_config
+
+    zero, clip = run.train.zero, run.train.clip
+    how: dict[str, Any] = {"clip": clip, "dtype": run.model.dtype, "offload": run.train.offload == "optimizer"}
+    made: list[DeepSpeedEngine] = []
+
+    def engine(model: Any, pad_id: int) -> DeepSpeedEngine:
+        optimizer = partial(adamw, weight_decay=run.train.weight_decay)
+        made.append(DeepSpeedEngine(model, pad_id=pad_id, zero=zero, optimizer=optimizer, **how))
+        return made[0]
+
+    shard = zero_config(stage=zero, **how) if zero == 3 else None
+    try:
+        work(run, engine, checkpoints, device=str(device()), shard=shard, warm=warm)
+    finally:
+        for one in made if warm else ():
+            one.close()
 
 
 class RayCheckpoints:

@@ -20,6 +20,7 @@ from valuealign.loop import non_inferior
 from valuealign.metrics import METRICS
 from valuealign.models.trained import trained_done
 from valuealign.objectives.kto import LambdaRule
+from valuealign.planner import TrialSize
 from valuealign.prepared import Prepared
 from valuealign.types import Cell
 
@@ -42,6 +43,7 @@ class TrialPlan:
     config: RunConfig
     survey: tuple[Cell, ...]
     judged: tuple[Cell, ...]
+    size: TrialSize = TrialSize(1, {})
 
     def configuration(self, setting: Mapping[str, Value]) -> RunConfig:
         """The whole run's configuration with a trial's own values. Raises ConfigError."""
@@ -49,10 +51,10 @@ class TrialPlan:
 
     def trial(self, setting: Mapping[str, Value], trial: str) -> TrainRun:
         """The run of one trial: its own values of some keys, and its own folder. Raises ConfigError."""
-        config = self.configuration(setting).model_copy(update={"stages": ("kto",)})
+        config = with_keys(self.configuration(setting), self.size.settings).model_copy(update={"stages": ("kto",)})
         stages = plan_stages(config, self.survey, {"kto": self.judged})
         # Checkpoints come with the reports.
-        train = config.train.model_copy(update={"workers": 1, "checkpoint_every": 10**9})
+        train = config.train.model_copy(update={"workers": self.size.workers, "checkpoint_every": 10**9})
         return replace(self.run, train=train, stages=stages, out=trial_folder(self.run.out, trial))
 
 
@@ -61,7 +63,7 @@ def plan_trials(config: RunConfig, prepared: Prepared, *, base: Path, start: Pat
     select, marks = prepared.exam.only("select"), prepared.behaviour["select"]
     run = TrainRun(
         model=config.model.model_copy(update={"path": str(base)}),
-        train=config.train.model_copy(update={"workers": 1}),
+        train=config.train,
         stages=(),
         out=out,
         cache=home() / "reference",

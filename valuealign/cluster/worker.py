@@ -18,17 +18,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from valuealign.cluster.build import Warm
 from valuealign.cluster.log import RunLog
 from valuealign.cluster.tracking import Value
 from valuealign.config import ModelConfig, TrainConfig
 from valuealign.engine import check_packing, score_all
 from valuealign.errors import ModelError
 from valuealign.learner import Stage, learn
-from valuealign.models.adapters import add_adapter, without_adapter
+from valuealign.models.adapters import without_adapter
 from valuealign.models.chat import check_arguments, write_arguments
-from valuealign.models.load import Base, fingerprint, has_fused_experts, load_base, resolve
+from valuealign.models.load import Base, fingerprint
 from valuealign.models.score import CellModel
-from valuealign.models.trained import put_trained, read_trained
+from valuealign.models.trained import read_trained
 from valuealign.prompts import render, turn
 from valuealign.reference import reference_logps
 from valuealign.types import BASE, Cell, Engine
@@ -95,45 +96,6 @@ class NoCheckpoints:
 MakeEngine = Callable[[CellModel, int], Engine]
 
 
-def build(
-    model: ModelConfig,
-    *,
-    seed: int,
-    start: Path | None,
-    device: str = "cpu",
-    recompute: bool = False,
-    shard: Mapping[str, Any] | None = None,
-) -> tuple[Base, CellModel]:
-    """The base with what trains on it, ready for an engine. Raises ModelError.
-
-    ``shard`` as in ``load_base``; not where weights must be whole first: under adapters on fused experts, and where
-    all weights are those of a version that a run goes on from.
-    """
-    folder = resolve(model.path, progress=lambda _: None)
-    if start is not None if model.train == "full" else has_fused_experts(folder):
-        shard = None
-    base = load_base(
-        model.path,
-        dtype=model.dtype,
-        quantize=model.quantize,
-        device=device,
-        shard=shard,
-        arguments=model.chat_template_kwargs,
-        progress=lambda _: None,
-    )
-    if model.train == "full":
-        cell_model = CellModel(base.model.requires_grad_(True))
-    else:
-        cell_model = CellModel(add_adapter(base.model, r=model.lora_r, alpha=model.lora_alpha, seed=seed))
-    if start is not None:
-        put_trained(cell_model, start)
-    if shard is not None and model.dtype == "bfloat16":
-        cell_model.bfloat16()  # the adapter, as DeepSpeed casts it unless it finds weights in pieces
-    if recompute:
-        cell_model.recompute()
-    return base, cell_model
-
-
 def work(
     run: TrainRun,
     make_engine: MakeEngine,
@@ -141,10 +103,11 @@ def work(
     *,
     device: str = "cpu",
     shard: Mapping[str, Any] | None = None,
+    warm: Warm | None = None,
 ) -> None:
-    """Do the run on this rank; ``shard`` as in ``build``."""
+    """Do the run on this rank; ``shard`` as in ``build``. ``warm`` is kept by a process that does several."""
     with contextlib.ExitStack() as ending:
-        _work(run, make_engine, checkpoints, ending, device=device, shard=shard)
+        _work(run, make_engine, checkpoints, ending, device=device, shard=shard, warm=warm)
 
 
 def _work(
@@ -155,11 +118,12 @@ def _work(
     *,
     device: str,
     shard: Mapping[str, Any] | None,
+    warm: Warm | None,
 ) -> None:
     for folder in (*([run.start] if run.start else []), *run.also.values()):
         check_arguments(run.model.chat_template_kwargs, folder)
     how: dict[str, Any] = {"device": device, "recompute": run.train.recompute, "shard": shard}
-    base, model = build(run.model, seed=run.seed, start=run.start, **how)
+    base, model = (warm or Warm()).build(run.model, seed=run.seed, start=run.start, **how)
     pad_id = int(base.tokenizer.pad_token_id)
     sets = {name: [render(c, base.tokenizer) for c in cells] for name, cells in run.score.items()}
 

@@ -218,7 +218,12 @@ class SweepConfig(Section):
     """The sweep over KTO's hyperparameters."""
 
     trials: int = Field(4, ge=1, description="how many settings are tried")
-    concurrent: int = Field(2, ge=1, description="trials at a time")
+    workers: int | Literal["auto"] = Field(
+        "auto", description="workers of a trial; auto: one where a trial fits on one GPU, else all GPUs under ZeRO 3"
+    )
+    concurrent: int | Literal["auto"] = Field(
+        "auto", description="trials at a time; auto: as many as the GPUs hold, two where there are none"
+    )
     sampler: Literal["tpe", "random"] = Field("tpe", description="who draws settings: Optuna's TPE, or chance")
     objective: Literal[
         "auc",
@@ -239,11 +244,19 @@ class SweepConfig(Section):
     kl: float | None = Field(
         None, gt=0, description="largest mean KL from stage 1 (nats, survey options of select); null: any"
     )
-    reports: int = Field(4, ge=1, description="evaluations during a trial; ASHA may stop it at each")
+    reports: int = Field(4, ge=1, description="evaluations during a trial; the scheduler may stop it at some")
+    scheduler: Literal["asha", "none"] = Field("asha", description="who stops weak trials early: ASHA, or nobody")
+    reduction: int = Field(
+        2, ge=2, description="ASHA looks after 1, reduction, reduction^2, ... reports; about 1 in so many goes on"
+    )
     space: SearchSpace = SearchSpace()
 
     @model_validator(mode="after")
     def _range(self) -> SweepConfig:
+        for key in ("workers", "concurrent"):
+            number = getattr(self, key)
+            if number != "auto" and number < 1:
+                raise ValueError(f"{key} takes auto, or a number of at least 1")
         if self.dispersion is not None and not 0 <= self.dispersion[0] < self.dispersion[1]:
             raise ValueError("dispersion takes (low, high) with 0 <= low < high")
         return self

@@ -44,6 +44,12 @@ def add_adapter(model: PreTrainedModel, *, r: int, alpha: float, seed: int) -> P
     return adapted.eval()
 
 
+def remove_adapter(model: PeftModel) -> PreTrainedModel:
+    """The base that ``add_adapter`` was given, as it was, for another adapter; not where fused experts have one."""
+    base: PreTrainedModel = model.unload()
+    return base
+
+
 def _fused_experts(model: PreTrainedModel) -> list[str]:
     """Names of weights [experts, ., .], which are parameters of one module instead of a linear layer each."""
     owners = (module for module in model.modules() if hasattr(module, "num_experts"))

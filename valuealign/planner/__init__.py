@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from valuealign.planner.architecture import read_architecture, read_config
 from valuealign.planner.boxes import BOXES, CPU, GB, GPUS, Box, find_box
-from valuealign.planner.choice import best, candidates, changed, largest_of, mend
+from valuealign.planner.choice import TrialSize, best, candidates, changed, largest_of, mend, trial_size
 from valuealign.planner.hours import UTILISATION, Clock, Rate, Scoring, rate_of, stage_time, sweep_time
 from valuealign.planner.memory import ASSUMPTIONS, Micro, Plan, activations, logits, plan
 from valuealign.planner.work import Load, exact_size, load, people_behind, rough_size, sizes_of
@@ -23,6 +23,7 @@ __all__ = [
     "Plan",
     "Rate",
     "Scoring",
+    "TrialSize",
     "activations",
     "best",
     "candidates",
@@ -42,4 +43,5 @@ __all__ = [
     "sizes_of",
     "stage_time",
     "sweep_time",
+    "trial_size",
 ]

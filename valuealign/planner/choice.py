@@ -88,6 +88,25 @@ def best(found: Sequence[Candidate]) -> Candidate | None:
     return next((candidate for candidate in found if candidate.plan.fits), None)
 
 
+class TrialSize(NamedTuple):
+    """How many workers (GPUs) a trial of a sweep takes, and the configuration keys that this asks for."""
+
+    workers: int
+    settings: Mapping[str, Any]
+
+
+def trial_size(config: Mapping[str, Any], run: RunConfig, box: Box, *, micro: Largest = any_rows) -> TrialSize | None:
+    """``sweep.workers``; for ``auto`` one GPU where a trial fits as ``run`` trains, else all of the box by the fastest
+    way that fits (trials side by side send each other nothing). None where no way fits."""
+    if run.sweep.workers != "auto":
+        return TrialSize(run.sweep.workers, {})
+    one = box._replace(gpus=1)
+    if box.kind == CPU or plan(config, run, one, micro=micro(run, one)).fits:
+        return TrialSize(1, {})
+    found = best(candidates(config, run, box, micro=micro)) if box.gpus > 1 else None
+    return TrialSize(box.gpus, found.settings) if found else None
+
+
 def mend(config: Mapping[str, Any], run: RunConfig, box: Box, *, micro: Largest = any_rows) -> str:
     """A change under which the run fits: a smaller token budget, another way, bfloat16, 4 bits; a larger GPU."""
     larger = sorted((b.memory, name) for name, b in BOXES.items() if b.gpus == box.gpus and b.memory > box.memory)

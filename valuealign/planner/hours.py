@@ -115,17 +115,22 @@ class Scoring(NamedTuple):
 
 
 class SweepTime(NamedTuple):
-    """A sweep: seconds of one trial (on one GPU), how many run beside each other, seconds of all."""
+    """A sweep: seconds of one trial, on how many GPUs, how many run beside each other, seconds of all."""
 
     trial: float
+    workers: int
     beside: int
     total: float
 
 
-def sweep_time(load: Load, clock: Clock, box: Box, *, probe: Sequence[Size] = ()) -> SweepTime:
-    """Of all trials, none stopped early; they read one reference table. ``probe``: what is scored at each report."""
+def sweep_time(load: Load, clock: Clock, box: Box, *, workers: int = 1, probe: Sequence[Size] = ()) -> SweepTime:
+    """Of all trials of so many ``workers``, none stopped early; they read one reference table.
+
+    ``probe`` is what is scored at each report.
+    """
     sweep = clock.run.sweep
-    stage = stage_time(load, clock, ranks=1)
-    trial = stage.steps * stage.seconds + sweep.reports * clock.scoring(probe, ranks=1)
-    beside = max(1, min(sweep.concurrent, sweep.trials, box.gpus))
-    return SweepTime(trial, beside, math.ceil(sweep.trials / beside) * trial + stage.reference)
+    stage = stage_time(load, clock, ranks=workers)
+    trial = stage.steps * stage.seconds + sweep.reports * clock.scoring(probe, ranks=workers)
+    room = max(1, box.gpus // workers)
+    beside = min(room, sweep.trials, room if sweep.concurrent == "auto" else sweep.concurrent)
+    return SweepTime(trial, workers, beside, math.ceil(sweep.trials / beside) * trial + stage.reference)

@@ -81,11 +81,10 @@ def _host(plan: Plan) -> str:
     return f"; {plan.host * plan.box.gpus / GB:.0f} GB of optimizer states in the host's memory" if plan.host else ""
 
 
-def cautions(run: RunConfig, box: Box, times: Sequence[StageTime], alone: Plan | None) -> Iterator[str]:
-    """What the figures do not show. ``alone``: a trial of a sweep, on one GPU."""
-    if alone and not alone.fits:
-        need, there = alone.total / GB, alone.usable / GB
-        yield f"caution: a trial of the sweep has one GPU, of which it needs {need:.1f} GB and can use {there:.1f}"
+def cautions(run: RunConfig, box: Box, times: Sequence[StageTime], sweeps: bool) -> Iterator[str]:
+    """What the figures do not show. ``sweeps``: whether a trial of the sweep fits."""
+    if not sweeps:
+        yield "caution: a trial of the sweep fits neither on one GPU nor on all of the box"
     if run.train.zero == 3 and box.pcie:
         yield "caution: ZeRO 3 sends all weights over PCIe for every micro-batch, twice; this is not in the time"
     if run.train.offload == "optimizer":
@@ -136,7 +135,8 @@ def time_lines(
     )
     if sweep:
         yield (
-            f"the sweep: {run.sweep.trials} trials of {duration(sweep.trial)}, {sweep.beside} at a time, one GPU each: "
+            f"the sweep: {run.sweep.trials} trials of {duration(sweep.trial)}, {sweep.beside} at a time, "
+            f"{'one GPU' if sweep.workers == 1 else f'{sweep.workers} GPUs'} each: "
             f"at most {duration(sweep.total)}{cost(sweep.total, box, price)}; weak trials are stopped early"
         )
 

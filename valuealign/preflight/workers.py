@@ -140,7 +140,7 @@ def packing(setting: Setting) -> tuple[float, str]:
 
     Raises ModelError where it is larger than rounding is.
     """
-    from valuealign.cluster.worker import build
+    from valuealign.cluster.build import build
     from valuealign.engine import LocalEngine, check_packing
     from valuealign.prompts import render
 
