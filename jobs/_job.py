@@ -14,6 +14,7 @@ import click
 
 from valuealign import config as configuration
 from valuealign.cluster.env import prepare_environment
+from valuealign.cluster.tracking import check_trackers
 from valuealign.errors import ValuealignError
 
 prepare_environment(token_file=False)  # before ray, transformers or torch are imported anywhere
@@ -50,8 +51,13 @@ def keep_lines(docstring: str | None) -> str:
     return "\n\n".join(("\b\n" if part.startswith("    ") else "") + part for part in parts)
 
 
-def run_job(docstring: str | None, body: Callable[..., Any], *options: Callable[[Any], Any]) -> None:
-    """Run ``body(config, **options)`` as a command that takes a YAML file and overrides."""
+def run_job(
+    docstring: str | None, body: Callable[..., Any], *options: Callable[[Any], Any], trains: bool = False
+) -> None:
+    """Run ``body(config, **options)`` as a command that takes a YAML file and overrides.
+
+    One that ``trains`` first asks whether whoever is to keep its curves is there.
+    """
 
     @click.command(
         help=keep_lines(docstring),
@@ -69,6 +75,8 @@ def run_job(docstring: str | None, body: Callable[..., Any], *options: Callable[
             if dry_run:
                 click.echo(configuration.dump(config), nl=False)
                 return
+            if trains:
+                check_trackers(config.train.log_to)
             body(config, **rest)
 
     for option in reversed(options):

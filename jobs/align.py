@@ -117,4 +117,4 @@ def register(
 
 
 if __name__ == "__main__":
-    run_job(__doc__, align)
+    run_job(__doc__, align, trains=True)

@@ -117,4 +117,4 @@ def stage1(config: RunConfig, registry: Registry, base: Path, data_hash: str) ->
 
 if __name__ == "__main__":
     resume = click.option("--resume", is_flag=True, help="go on with the interrupted sweep; refuse to begin another")
-    run_job(__doc__, sweep_kto, resume)
+    run_job(__doc__, sweep_kto, resume, trains=True)

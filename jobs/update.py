@@ -102,4 +102,5 @@ def check_data(registry: Registry, config: RunConfig, prepared: Prepared) -> Non
 
 
 if __name__ == "__main__":
-    run_job(__doc__, learn_from_feedback, click.option("--check", is_flag=True, help="say what waits, touch nothing"))
+    check = click.option("--check", is_flag=True, help="say what waits, touch nothing")
+    run_job(__doc__, learn_from_feedback, check, trains=True)

@@ -57,6 +57,9 @@ FLOORS = {
     "transformers": ("valuealign/models/",),
     "peft": ("valuealign/models/",),
     "tokenizers": ("valuealign/models/",),
+    "tensorboardX": ("valuealign/cluster/tracking.py",),
+    "mlflow": ("valuealign/cluster/tracking.py",),
+    "wandb": ("valuealign/cluster/tracking.py",),
 }
 
 # The doors: a package's dict, where one more file makes one more entry.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from valuealign.config import RunConfig, differences, dump, home
+from valuealign.config import RunConfig, differences, dump, dump_identity, home
 from valuealign.errors import ConfigError
 
 CONFIGURATION, FACTS, DONE = "run.yaml", "facts.json", "done.json"
@@ -26,12 +26,12 @@ class RunFolder(NamedTuple):
 def run_folder(job: str, config: RunConfig, facts: Mapping[str, str], *, resume: bool = False) -> RunFolder:
     """Where a run lives: the same configuration and ``facts`` (data, models) give the same folder until it is done.
 
-    The folder keeps both. With ``resume`` there must be an interrupted run to go on with: raises ConfigError
-    where there is none, or only one of another configuration or other facts, saying what differs.
+    The folder keeps both; what only says how a run is watched (``train.log_to``) makes no other folder. With
+    ``resume`` there must be an interrupted run to go on with: raises ConfigError where there is none, or only one
+    of another configuration or other facts, saying what differs.
     """
     runs = home() / "runs" / config.name
-    said = dump(config)
-    key = hashlib.sha256("\n".join((said, *facts.values())).encode()).hexdigest()[:10]
+    key = hashlib.sha256("\n".join((dump_identity(config), *facts.values())).encode()).hexdigest()[:10]
     for attempt in itertools.count(1):
         folder = runs / (f"{job}-{key}" if attempt == 1 else f"{job}-{key}-{attempt}")
         if not (folder / DONE).exists():
@@ -40,7 +40,7 @@ def run_folder(job: str, config: RunConfig, facts: Mapping[str, str], *, resume:
         raise _nothing_to_resume(runs, job, config, facts)
     found = _interrupted(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / CONFIGURATION, said)
+    _write(folder / CONFIGURATION, dump(config))
     _write(folder / FACTS, json.dumps(dict(facts), indent=2))
     return RunFolder(folder, found)
 

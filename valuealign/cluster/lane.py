@@ -25,6 +25,7 @@ from ray import train
 from ray.train.torch import TorchTrainer
 
 from valuealign.cluster.build import Warm
+from valuealign.cluster.log import Stopped
 from valuealign.cluster.train import scaling, train_on, users_error
 from valuealign.cluster.worker import TrainRun
 from valuealign.config import TrainConfig
@@ -199,10 +200,6 @@ class _Desk:
         await self._said.put((number, _Said(None, error)))
 
 
-class _Stopped(Exception):
-    """The driver wants no more of this run."""
-
-
 def _serve(config: Mapping[str, Any]) -> None:
     """One worker: run after run, for as long as the lane is there."""
     desk, warm = config["desk"], Warm()
@@ -219,7 +216,7 @@ def _serve(config: Mapping[str, Any]) -> None:
         error: BaseException | None = None
         try:
             train_on(run, FolderCheckpoints(run.out / "checkpoints", _reporter(desk, number)), warm)
-        except _Stopped:
+        except Stopped:
             pass
         except Diverged as raised:
             error = raised
@@ -234,14 +231,14 @@ def _serve(config: Mapping[str, Any]) -> None:
 
 
 def _reporter(desk: Any, number: int) -> Callable[[Mapping[str, float]], None]:
-    """Reports to the desk by rank 0; raises _Stopped on all ranks if the run does not go on."""
+    """Reports to the desk by rank 0; raises Stopped on all ranks if the run does not go on."""
 
     def report(figures: Mapping[str, float]) -> None:
         goes_on = dist.get_rank() != 0 or ray.get(desk.report.remote(number, dict(figures)))
         stops = torch.tensor(float(not goes_on), device="cuda" if dist.get_backend() == "nccl" else "cpu")
         dist.all_reduce(stops)
         if stops.item():
-            raise _Stopped
+            raise Stopped
 
     return report
 

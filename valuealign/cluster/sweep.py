@@ -26,6 +26,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from valuealign.cluster.lane import lane_of
 from valuealign.cluster.size import DRIVER_CPUS, concurrent, sized
+from valuealign.cluster.tracking import check_trackers
 from valuealign.cluster.train import Progress
 from valuealign.cluster.trials import (
     FAILED,
@@ -58,9 +59,11 @@ def sweep(plan: TrialPlan, *, name: str, progress: Progress = print, go_on: str 
     ``plan.run`` has a probe that reports ``score`` and what ``Trial`` reads. An interrupted sweep of the same
     folder goes on where it stopped: ended trials are not repeated, running ones go on from their last
     checkpoint, those whose failure was no divergence are tried again. Raises SweepStopped if it is stopped
-    (``go_on`` is then said, at once), ModelError if the cluster is too small for a trial or if every trial failed.
+    (``go_on`` is then said, at once), ConfigError where a tracker is not installed, ModelError if the cluster is too
+    small for a trial or if every trial failed.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    check_trackers(plan.config.train.log_to)
     plan = sized(plan)
     beside = concurrent(plan)
     trainable = tune.with_resources(_driver(plan), {"CPU": DRIVER_CPUS})

@@ -16,20 +16,25 @@ from ray import train
 from ray.train.torch import TorchTrainer
 
 from valuealign.cluster.build import Warm
+from valuealign.cluster.tracking import check_trackers
 from valuealign.cluster.worker import Checkpoints, TrainRun, work
 from valuealign.config import TrainConfig
 from valuealign.engine import adamw
 from valuealign.errors import Diverged, ModelError, ValuealignError
+from valuealign.planner.words import duration
 
 Progress = Callable[[str], None]
+QUIET_S = 60.0  # by then a training that goes on says so, however long its steps are
 
 
 def fit(run: TrainRun, *, name: str, progress: Progress = print) -> None:
     """Run to the end on the connected Ray cluster; what it made lies under ``run.out``.
 
     A run with the same ``name`` and ``run.out`` goes on from its last checkpoint. Raises the
-    worker's own error if it is a user's mistake, else ModelError naming the failure.
+    worker's own error if it is a user's mistake, ConfigError where a tracker of ``train.log_to`` is not installed,
+    else ModelError naming the failure.
     """
+    check_trackers(run.train.log_to)
     trainer = TorchTrainer(
         _loop,
         train_loop_config={"run": ray.put(run)},
@@ -129,9 +134,10 @@ def follow(path: Path, progress: Progress, *, every: float = 0.5) -> Iterator[No
     """
     stop = threading.Event()
     at = path.stat().st_size if path.exists() else 0
+    told = 0.0  # when the last line was written, by the clock of who wrote it
 
     def tail() -> None:
-        nonlocal at
+        nonlocal at, told
         while True:
             last = stop.is_set()
             if path.exists():
@@ -141,8 +147,10 @@ def follow(path: Path, progress: Progress, *, every: float = 0.5) -> Iterator[No
                 at += len(whole) + 1 if whole else 0
                 for line in whole.splitlines():
                     with contextlib.suppress(json.JSONDecodeError):  # a line cut off by a kill
-                        if text := describe(json.loads(line)):
+                        record = json.loads(line)
+                        if text := describe(record, quiet=record.get("time", 0.0) - told):
                             progress(text)
+                            told = record.get("time", 0.0)
             if last:
                 return
             stop.wait(every)
@@ -156,8 +164,11 @@ def follow(path: Path, progress: Progress, *, every: float = 0.5) -> Iterator[No
         thread.join()
 
 
-def describe(record: Mapping[str, Any]) -> str:
-    """A line of a run's log in words; empty for steps that are not worth a line."""
+def describe(record: Mapping[str, Any], *, quiet: float = 0.0) -> str:
+    """A line of a run's log in words; empty for what is not worth one.
+
+    Of a stage's steps about eleven are, and any that comes after QUIET_S without a line (``quiet``: seconds since).
+    """
     if record["event"] == "packed":
         return f"  prompts are shared by their answers (packed = dense to {record['nats']:.1e} nats)"
     if record["event"] == "dense":
@@ -166,13 +177,15 @@ def describe(record: Mapping[str, Any]) -> str:
         return f"  note on the model: {record['remark']} (model.chat_template_kwargs may change it)"
     if record["event"] == "unadapted":
         return f"  without an adapter, so never trained: {', '.join(record['weights'])}"
+    if record["event"] == "untracked":
+        return f"  note: {record['tracker']} no longer keeps the curves of this run, which goes on ({record['why']})"
     if record["event"] != "step":
         return ""
     step, steps = record["step"], record["steps"]
-    if step % max(1, steps // 10) and step not in (1, steps):
+    if step % max(1, steps // 10) and step not in (1, steps) and quiet < QUIET_S:
         return ""
     stats = " ".join(f"{name} {value:.3f}" for name, value in record["stats"].items())
     rate = record["tokens"] / max(record["seconds"], 1e-9)
-    left = (steps - step) * record["seconds"]
     where = f"{record['stage']} step {step}/{steps}"
-    return f"  {where}  loss {record['loss']:.4f}  {stats}  {rate:,.0f} tokens/s  about {left:.0f} s left"
+    left = duration(round((steps - step) * record["seconds"]))
+    return f"  {where}  loss {record['loss']:.4f}  {stats}  {rate:,.0f} tokens/s  about {left} left"

@@ -7,9 +7,9 @@ the run is written under ``run.out`` by rank 0, aside and then renamed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from valuealign.cluster.build import Warm
+from valuealign.cluster.log import RunLog
+from valuealign.cluster.tracking import Value
 from valuealign.config import ModelConfig, TrainConfig
 from valuealign.engine import check_packing, score_all
 from valuealign.errors import ModelError
@@ -30,7 +32,7 @@ from valuealign.models.score import CellModel
 from valuealign.models.trained import read_trained
 from valuealign.prompts import render, turn
 from valuealign.reference import reference_logps
-from valuealign.types import BASE, Cell, Engine, StepReport
+from valuealign.types import BASE, Cell, Engine
 
 
 class Probe(Protocol):
@@ -104,6 +106,20 @@ def work(
     warm: Warm | None = None,
 ) -> None:
     """Do the run on this rank; ``shard`` as in ``build``. ``warm`` is kept by a process that does several."""
+    with contextlib.ExitStack() as ending:
+        _work(run, make_engine, checkpoints, ending, device=device, shard=shard, warm=warm)
+
+
+def _work(
+    run: TrainRun,
+    make_engine: MakeEngine,
+    checkpoints: Checkpoints,
+    ending: contextlib.ExitStack,
+    *,
+    device: str,
+    shard: Mapping[str, Any] | None,
+    warm: Warm | None,
+) -> None:
     for folder in (*([run.start] if run.start else []), *run.also.values()):
         check_arguments(run.model.chat_template_kwargs, folder)
     how: dict[str, Any] = {"device": device, "recompute": run.train.recompute, "shard": shard}
@@ -122,7 +138,7 @@ def work(
 
     left = without_adapter(model.model) if run.model.train == "lora" else []
     engine = make_engine(model, pad_id)
-    log = _Log(run.out / "log.jsonl", engine.rank)
+    log = ending.enter_context(RunLog(run.out, engine.rank, trackers=run.train.log_to, hyper=hyperparameters(run)))
     _say_packing(engine, model, sets, run, base, pad_id, log)
     if remark := turn(base.tokenizer).remark:
         log.event({"event": "chat", "remark": remark})
@@ -176,7 +192,7 @@ def identity(base: Base, model: CellModel, trained: Path | None) -> dict[str, st
 
 def _train(
     run: TrainRun, stage: Stage, number: int, engine: Engine, model: CellModel, base: Base, pad_id: int,
-    who: Mapping[str, str], checkpoints: Checkpoints, log: _Log, *, start: int,
+    who: Mapping[str, str], checkpoints: Checkpoints, log: RunLog, *, start: int,
 ) -> None:  # fmt: skip
     tokenizer: Any = base.tokenizer
     form: dict[str, Any] = {"pad_id": pad_id, "packed": model.packed}
@@ -209,8 +225,9 @@ def _train(
         figures = {"stage": number, "step": report.step, "loss": report.loss, **report.stats}
         if run.probe and report.step in at_probe:
             now = score([render(c, tokenizer) for c in run.probe.cells])
-            figures |= {"steps": stage.steps, "report": sum(at <= report.step for at in at_probe)}
-            figures |= run.probe(now, before)
+            found = run.probe(now, before)
+            log.probe(report, found)
+            figures |= {"steps": stage.steps, "report": sum(at <= report.step for at in at_probe), **found}
             if report.step == stage.steps:
                 # The scheduler may end a trial at its last report: what it made must lie there by then.
                 _save(engine, run, stage)
@@ -246,7 +263,7 @@ def _resume(engine: Engine, checkpoints: Checkpoints) -> tuple[int, int]:
 
 
 def _say_packing(
-    engine: Engine, model: CellModel, sets: Mapping[str, Any], run: TrainRun, base: Base, pad_id: int, log: _Log
+    engine: Engine, model: CellModel, sets: Mapping[str, Any], run: TrainRun, base: Base, pad_id: int, log: RunLog
 ) -> None:
     """Check packed against dense scores where the model packs; say aloud where it does not."""
     if not model.packed:
@@ -261,20 +278,21 @@ def _say_packing(
         log.event({"event": "dense", "why": str(error)})
 
 
-class _Log:
-    """A JSON line per step under the run's folder, written by rank 0; what progress is read from."""
+def hyperparameters(run: TrainRun) -> dict[str, Value]:
+    """What tells a run's curves from others', by the configuration's names: ``seed``, ``train.clip``, ``kto.beta``.
 
-    def __init__(self, path: Path, rank: int) -> None:
-        self._path = path if rank == 0 else None
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-    def step(self, report: StepReport) -> None:
-        self.event({"event": "step", **{k: v if k != "stats" else dict(report.stats) for k, v in vars(report).items()}})
-
-    def event(self, record: Mapping[str, Any]) -> None:
-        if self._path is not None:
-            with self._path.open("a") as stream:
-                stream.write(json.dumps({"time": time.time(), **record}) + "\n")
+    A stage's terms after the first are named too: ``kto.survey.weight`` is the anchor's.
+    """
+    found: dict[str, Any] = {"seed": run.seed}
+    for section, config in (("model", run.model), ("train", run.train)):
+        found |= {f"{section}.{name}": value for name, value in config.model_dump(exclude={"log_to"}).items()}
+    for stage in run.stages:
+        own = {name: getattr(stage, name) for name in ("epochs", "learning_rate", "cells_per_step")}
+        for place, term in enumerate(stage.terms):
+            more = term.hyper if place == 0 else {"weight": term.weight, **term.hyper}
+            own |= {f"{term.name}.{name}" if place else name: value for name, value in more.items()}
+        found |= {f"{stage.name}.{name}": value for name, value in own.items()}
+    return {name: value if isinstance(value, Value) else str(value) for name, value in found.items()}
 
 
 def write_scores(out: Path, who: str, found: Mapping[str, Sequence[np.ndarray]]) -> None:

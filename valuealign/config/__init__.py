@@ -8,7 +8,7 @@ from valuealign.config.data import (
     SurveyConfig,
     WeightingConfig,
 )
-from valuealign.config.read import describe, differences, dump, home, keys, load, with_keys
+from valuealign.config.read import describe, differences, dump, dump_identity, home, keys, load, with_keys
 from valuealign.config.schema import EvaluateConfig, GateConfig, RunConfig, ServeConfig, UpdateConfig
 from valuealign.config.section import Section, Shrink
 from valuealign.config.training import (
@@ -55,6 +55,7 @@ __all__ = [
     "describe",
     "differences",
     "dump",
+    "dump_identity",
     "home",
     "keys",
     "load",

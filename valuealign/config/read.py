@@ -31,7 +31,10 @@ NOT_SWEPT = (
     "train.gpus_per_worker",
     "train.checkpoint_every",
     "train.max_failures",
+    "train.log_to",
 )
+# What says how a run is watched, and makes no other run of it.
+WATCHED = {"train": {"log_to"}}
 
 
 def home() -> Path:
@@ -65,7 +68,16 @@ def describe() -> str:
 
 def dump(config: RunConfig) -> str:
     """The resolved run as YAML that ``load`` reads back to an equal run."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return _yaml(config.model_dump(mode="json"))
+
+
+def dump_identity(config: RunConfig) -> str:
+    """What of ``dump`` makes it this run and no other: where its curves are kept does not."""
+    return _yaml(config.model_dump(mode="json", exclude=WATCHED))
+
+
+def _yaml(tree: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
 def with_keys(config: RunConfig, values: Mapping[str, object]) -> RunConfig:
@@ -110,9 +122,13 @@ def check_space(config: RunConfig) -> None:
 
 
 def differences(there: str, now: str) -> list[str]:
-    """Which keys two ``dump``s have other values for, in words: "kto.beta: 0.1 there, 0.2 now"."""
+    """Which keys two ``dump``s have other values for, in words: "kto.beta: 0.1 there, 0.2 now".
+
+    Keys that make no other run (``dump_identity``) are left out.
+    """
     one, other = (dict(_flat(yaml.safe_load(text))) for text in (there, now))
-    both = dict.fromkeys([*one, *other])
+    watched = {f"{section}.{name}" for section, names in WATCHED.items() for name in names}
+    both = [key for key in dict.fromkeys([*one, *other]) if key not in watched]
     return [f"{key}: {one.get(key)} there, {other.get(key)} now" for key in both if one.get(key) != other.get(key)]
 
 

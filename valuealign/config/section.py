@@ -12,7 +12,7 @@ def _yaml_off(value: object) -> object:
     return "off" if value is False else value
 
 
-def _texts(value: object) -> object:
+def texts(value: object) -> object:
     """A single value is a list of one, and a number in a list of names is a name."""
     if isinstance(value, str | int) and not isinstance(value, bool):
         value = [value]
@@ -21,7 +21,7 @@ def _texts(value: object) -> object:
     return value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(texts)]
 Shrink = Annotated[Literal["everyone", "traits", "off"], BeforeValidator(_yaml_off)]
 Screen = Annotated[Literal["off", "flag", "drop"], BeforeValidator(_yaml_off)]
 

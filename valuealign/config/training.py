@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from valuealign.config.section import Section, Texts
+from valuealign.config.section import Section, Texts, texts
 
 Lambda = Annotated[float, Field(gt=0)] | Literal["auto"]
+Trackers = Annotated[tuple[Literal["tensorboard", "mlflow", "wandb"], ...], BeforeValidator(texts)]
 
 
 class ModelConfig(Section):
@@ -147,11 +148,16 @@ class TrainConfig(Section):
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
     max_failures: int = Field(2, ge=0, description="worker failures to recover from")
+    log_to: Trackers = Field(
+        ("tensorboard",), description="who keeps the curves of a training: tensorboard, mlflow, wandb; []: none"
+    )
 
     @model_validator(mode="after")
-    def _offload(self) -> TrainConfig:
+    def _consistent(self) -> TrainConfig:
         if self.offload != "none" and not self.zero:
             raise ValueError("offload needs train.zero 1, 2 or 3")
+        if len(set(self.log_to)) < len(self.log_to):
+            raise ValueError("log_to names each tracker once")
         return self
 
 
