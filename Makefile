@@ -28,7 +28,7 @@ browser:  ## Debian's Chromium, for the tests that open pages (without it they a
 test: test-unit test-ray  ## every test: first the quick ones, then those that start clusters
 
 test-unit: setup  ## the tests that need no cluster
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not ray and not prove"
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal -m "not ray and not prove"
 
 test-ray: setup  ## the tests that start clusters and servers, on loopback alone
 	$(NETLESS) $(PYTEST) -m "ray and not prove"

@@ -109,7 +109,8 @@ def test_no_value_profile_of_a_small_group_is_kept() -> None:
 
 @pytest.mark.parametrize("tier", ["closed", "open"])
 def test_page_and_json_say_whether_they_may_be_passed_on(small: Small, tmp_path: Path, tier: str) -> None:
-    shown = replace(small.sharing, tier=tier).of(small.judged)
+    judged = replace(small.judged, portraits=small.judged.portraits[:1])  # each is a chart to draw
+    shown = replace(small.sharing, tier=tier).of(judged)
     page = write_report(tmp_path, title="Run", evaluation=shown).read_text(encoding="utf-8")
     facts = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["facts"]
     assert (facts["licence"], facts["tier"]) == ("Ours", tier) and "(Ours; tier" in page
