@@ -63,8 +63,9 @@ def moved(
     small = sum(count * elements for elements, count in tensors(sizes, r) if elements <= persistent)
     sharded = weights - small
     # Of what is used last forward, and so first backward, half the reuse distance is still there, and surely the head.
-    # A frozen embedding takes no part in the backward pass.
-    kept = max(reuse / 2, sizes.embedding) + (sizes.embedding if r and not sizes.tied else 0)
+    # Frozen maps that read nothing trained take no part in the backward pass: the embedding, the first q, k, v.
+    still = sum(one.inputs * one.outputs for one in sizes.attention[:3]) + (0 if sizes.tied else sizes.embedding)
+    kept = max(reuse / 2, sizes.embedding) + (still if r else 0)
     again = max(0.0, sharded - kept)
     return [
         Moved("weights, forward", "all-gather", float((trained + scored) * e * sharded)),
