@@ -15,25 +15,27 @@ CPU = "cpu"
 class Gpu(NamedTuple):
     """A GPU as its maker sells it: memory in GB, peak dense TFLOP/s without sparsity, how several are joined.
 
-    ``float32`` is without TF32, as torch multiplies unless told otherwise. From NVIDIA's data sheets (L4 2023,
-    A40 2021, L40S 2023, A100 2022, H100 and H200 2024; SXM where there is a choice). They print bf16 with
-    sparsity for most, which is twice the dense figure.
+    ``float32`` is without TF32, as torch multiplies unless told otherwise. ``sends`` is GB/s in each direction to the
+    others of its box: PCIe 4.0 of 16 lanes, or NVLink. From NVIDIA's data sheets (L4 2023, A40 2021, L40S 2023,
+    A100 2022, H100 and H200 2024; SXM where there is a choice). They print bf16 with sparsity for most, which is
+    twice the dense figure, and both directions of a link together.
     """
 
     memory: float
     bfloat16: float
     float32: float
     link: Literal["PCIe", "NVLink"]
+    sends: float
 
 
 GPUS = {
-    "L4": Gpu(24, 121, 30.3, "PCIe"),
-    "A40": Gpu(48, 149.7, 37.4, "PCIe"),
-    "L40S": Gpu(48, 362, 91.6, "PCIe"),
-    "A100-40": Gpu(40, 312, 19.5, "NVLink"),
-    "A100-80": Gpu(80, 312, 19.5, "NVLink"),
-    "H100": Gpu(80, 989, 67, "NVLink"),
-    "H200": Gpu(141, 989, 67, "NVLink"),
+    "L4": Gpu(24, 121, 30.3, "PCIe", 31.5),
+    "A40": Gpu(48, 149.7, 37.4, "PCIe", 31.5),
+    "L40S": Gpu(48, 362, 91.6, "PCIe", 31.5),
+    "A100-40": Gpu(40, 312, 19.5, "NVLink", 300),
+    "A100-80": Gpu(80, 312, 19.5, "NVLink", 300),
+    "H100": Gpu(80, 989, 67, "NVLink", 450),
+    "H200": Gpu(141, 989, 67, "NVLink", 450),
 }
 
 
