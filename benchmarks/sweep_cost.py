@@ -50,7 +50,7 @@ SIZES = {
          "evaluate.bootstrap=50", "groups.crossings=1", "sweep.trials=4", "sweep.reports=2", "sweep.reduction=2"),
         own=1, trl=5.0,
     ),
-    "whole": Size(("sweep.trials=16", "sweep.reports=4", "sweep.reduction=4"), own=2, trl=30.0),
+    "whole": Size(("sweep.trials=16", "sweep.reports=8", "sweep.reduction=2"), own=2, trl=30.0),
 }  # fmt: skip
 
 
