@@ -11,6 +11,7 @@ from valuealign.cluster.trials import Trial, TrialPlan
 from valuealign.cluster.worker import trained_folder
 from valuealign.evaluate import Questions, hear
 from valuealign.evaluate.gained import ORIGIN, Outcome, outcome
+from valuealign.metrics import Floats
 from valuealign.models.host import Host
 from valuealign.prepared import Prepared
 
@@ -30,16 +31,19 @@ def judged(plan: TrialPlan, prepared: Prepared, trials: Sequence[Trial], say: Pr
         return None
     host = Host.of(plan.run.model)
     folders = {ORIGIN: plan.run.start, **{trial.id: trained_folder(trial.out, "kto") for trial in whole}}
-    for who, folder in folders.items():
-        host.load(who, folder)
     exam, marks = prepared.exam.only("report"), prepared.behaviour["report"]
     asked = {"survey": Questions(exam.cells), "behaviour": Questions(marks)}
-    heard = hear(host, {who: who for who in folders}, asked, seed=plan.config.seed, say=say)
+    logps: dict[str, dict[str, Sequence[Floats]]] = {name: {} for name in asked}
+    for who, folder in folders.items():
+        host.load(who, folder)  # one at a time: all weights of all trials may be more than there is room for
+        for name, heard in hear(host, {who: who}, asked, seed=plan.config.seed, say=say).items():
+            logps[name] |= heard.logps
+        host.unload(who)
     found = outcome(
         exam,
         marks,
-        heard["survey"].logps,
-        heard["behaviour"].logps,
+        logps["survey"],
+        logps["behaviour"],
         compared=sum(trial.feasible for trial in whole),
         seed=plan.config.seed,
     )
