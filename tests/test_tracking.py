@@ -220,14 +220,15 @@ def test_a_tracker_that_hangs_is_left_behind_at_the_end(tmp_path: Path, monkeypa
     class Hanging(Breaking):
         def write(self, rows: Sequence[Row]) -> None:
             gone.wait(60)
-
-        def close(self, ending: Ending) -> None: ...
+            raise ConnectionError("at last")
 
     monkeypatch.setattr(tracking, "BACKENDS", {**tracking.BACKENDS, "wandb": Hanging})
     monkeypatch.setattr(tracking, "CLOSE_S", 0.1)
     with RunLog(tmp_path, 0, trackers=("wandb",), hyper={}) as log:
         log.step(report(1))
+    (left,) = (thread for thread in threading.enumerate() if thread.name == "tracker-wandb")
     gone.set()
+    left.join(30)
     assert [name for name, _ in untracked(tmp_path)] == ["wandb"] and "at the end" in untracked(tmp_path)[0][1]
 
 
