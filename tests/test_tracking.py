@@ -242,10 +242,11 @@ def test_how_a_run_ended_reaches_its_trackers(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(tracking, "BACKENDS", {**tracking.BACKENDS, "wandb": Noting})
     with RunLog(tmp_path / "well", 0, trackers=("wandb",), hyper={}):
         pass
-    for error in (Interrupted, Stopped):
-        with pytest.raises(error), RunLog(tmp_path / "ill", 0, trackers=("wandb",), hyper={}):
+    for error, step in ((Interrupted, 3), (Stopped, 3), (Stopped, 9)):
+        with pytest.raises(error), RunLog(tmp_path / "ill", 0, trackers=("wandb",), hyper={}) as log:
+            log.step(report(step))
             raise error
-    assert ends == ["finished", "failed", "stopped"], "a trial that its sweep stopped has not failed"
+    assert ends == ["finished", "failed", "stopped", "finished"], "a trial that its sweep stopped has not failed"
 
 
 def test_a_run_is_known_by_its_place(home: Path, tmp_path: Path) -> None:
