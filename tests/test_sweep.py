@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from test_tracking import read_tensorboard
 from test_worker import local, make_run
 from tiny import behaviour_cells, make_tiny, survey_cells
 
@@ -289,6 +290,10 @@ def test_a_stopped_sweep_goes_on_and_a_trial_that_diverges_is_its_own_affair(
     assert (calm.out, calm.error, calm.whole) == (first, "", True)
     steps = steps_of(first)
     assert steps.count(1) == 1 and steps[-1] == 800, "from its checkpoint, not from its beginning"
+    shown = read_tensorboard(first / "tensorboard" / "kto")
+    assert list(shown.curves["kto/loss"]) == list(range(1, 801)) and set(shown.curves["kto/probe/auc"]) == {400, 800}
+    assert shown.hyper["kto.beta"] == pytest.approx(calm.weight("beta"))
+    assert not list((out / "tune").rglob("*tfevents*")), "Tune's own files would show each trial twice"
     assert calm.figures["report"] == 2 and calm.figures["steps"] == 800 and 0 <= calm.figures["auc"] <= 1
     assert "its loss is nan (stage kto, step" in diverged.error and not steps_of(diverged.out)[2:]
     assert any("diverged; 2/2 trials ended" in line for line in said)

@@ -220,14 +220,15 @@ def test_a_tracker_that_hangs_is_left_behind_at_the_end(tmp_path: Path, monkeypa
     class Hanging(Breaking):
         def write(self, rows: Sequence[Row]) -> None:
             gone.wait(60)
-
-        def close(self, ending: Ending) -> None: ...
+            raise ConnectionError("at last")
 
     monkeypatch.setattr(tracking, "BACKENDS", {**tracking.BACKENDS, "wandb": Hanging})
     monkeypatch.setattr(tracking, "CLOSE_S", 0.1)
     with RunLog(tmp_path, 0, trackers=("wandb",), hyper={}) as log:
         log.step(report(1))
+    (left,) = (thread for thread in threading.enumerate() if thread.name == "tracker-wandb")
     gone.set()
+    left.join(30)
     assert [name for name, _ in untracked(tmp_path)] == ["wandb"] and "at the end" in untracked(tmp_path)[0][1]
 
 
@@ -241,10 +242,11 @@ def test_how_a_run_ended_reaches_its_trackers(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(tracking, "BACKENDS", {**tracking.BACKENDS, "wandb": Noting})
     with RunLog(tmp_path / "well", 0, trackers=("wandb",), hyper={}):
         pass
-    for error in (Interrupted, Stopped):
-        with pytest.raises(error), RunLog(tmp_path / "ill", 0, trackers=("wandb",), hyper={}):
+    for error, step in ((Interrupted, 3), (Stopped, 3), (Stopped, 9)):
+        with pytest.raises(error), RunLog(tmp_path / "ill", 0, trackers=("wandb",), hyper={}) as log:
+            log.step(report(step))
             raise error
-    assert ends == ["finished", "failed", "stopped"], "a trial that its sweep stopped has not failed"
+    assert ends == ["finished", "failed", "stopped", "finished"], "a trial that its sweep stopped has not failed"
 
 
 def test_a_run_is_known_by_its_place(home: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class RunLog:
         self._path = out / "log.jsonl" if rank == 0 else None
         tracked = Tracked(out, hyper, reached(self._path) if self._path else {})
         self._tracker = Tracker(trackers if rank == 0 else (), tracked, say=self._untracked)
+        self._whole = False  # whether the last step was its stage's last: a sweep stops a trial after that one too
 
     def step(self, report: StepReport) -> None:
         """An optimizer step."""
@@ -37,6 +38,7 @@ class RunLog:
             "tokens_per_second": report.tokens / max(report.seconds, 1e-9),
         }
         self._tracker.scalars(report.stage, report.step, figures)
+        self._whole = report.step == report.steps
 
     def probe(self, report: StepReport, figures: Mapping[str, float]) -> None:
         """What a probe found after that step."""
@@ -54,8 +56,10 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        stopped = kind is not None and issubclass(kind, Stopped)
-        self._tracker.close("stopped" if stopped else "failed" if kind else "finished")
+        if kind is None or (issubclass(kind, Stopped) and self._whole):
+            self._tracker.close("finished")
+        else:
+            self._tracker.close("stopped" if issubclass(kind, Stopped) else "failed")
 
     def _untracked(self, tracker: str, why: str) -> None:
         with contextlib.suppress(OSError):  # the disk may be full for both

@@ -20,6 +20,7 @@ import optuna
 import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
@@ -104,7 +105,7 @@ def _tuner(plan: TrialPlan, trainable: Any, beside: int, name: str) -> tune.Tune
             name=name,
             storage_path=str(plan.run.out / "tune"),
             verbose=0,
-            callbacks=[_Watch()],
+            callbacks=[_Watch(), _NoTensorBoard()],
             failure_config=tune.FailureConfig(max_failures=FAILURES),
         ),
     )
@@ -245,3 +246,16 @@ class _Watch(tune.Callback):
     def _ended(self, trials: list[TuneTrial], trial: TuneTrial, what: str) -> None:
         ended = {one.trial_id for one in trials if one.status in ENDED} | {trial.trial_id}
         _desk.say(f"  {what}{len(ended)}/{_desk.planned} trials ended")
+
+
+class _NoTensorBoard(TBXLoggerCallback):
+    """In the place of Tune's own TensorBoard files: a trial's run has better ones, and each would be seen twice."""
+
+    def log_trial_start(self, trial: TuneTrial) -> None:
+        """Open no file."""
+
+    def log_trial_result(self, iteration: int, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """Write nothing."""
+
+    def log_trial_end(self, trial: TuneTrial, failed: bool = False) -> None:
+        """There is nothing to close."""

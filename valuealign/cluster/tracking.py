@@ -116,7 +116,8 @@ class _Writer:
     """A tracker's thread: batches of rows, until the end or the first error."""
 
     def __init__(self, name: str, run: Tracked, say: Callable[[str, str], None]) -> None:
-        self._name, self._run, self._say = name, run, say
+        self._name, self._run = name, run
+        self._say: Callable[[str, str], None] | None = say
         self._queue: queue.SimpleQueue[tuple[Row | None, bool]] = queue.SimpleQueue()  # no row: the end
         self._ending: Ending = "finished"
         self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
@@ -133,7 +134,7 @@ class _Writer:
     def wait(self, seconds: float) -> None:
         self._thread.join(max(0.0, seconds))
         if self._thread.is_alive():
-            self._say(self._name, f"it took longer than {CLOSE_S:.0f} s at the end")
+            self._tell(f"it took longer than {CLOSE_S:.0f} s at the end")
 
     def _work(self) -> None:
         try:
@@ -146,7 +147,12 @@ class _Writer:
             backend.close(self._ending)
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
-            self._say(self._name, f"{type(error).__name__}: {lines[0][:200]}".removesuffix(": "))
+            self._tell(f"{type(error).__name__}: {lines[0][:200]}".removesuffix(": "))
+
+    def _tell(self, why: str) -> None:
+        say, self._say = self._say, None
+        if say is not None:
+            say(self._name, why)
 
     def _batch(self) -> tuple[list[Row], bool]:
         """The next row and what comes soon after it, and whether that was all."""
