@@ -17,6 +17,7 @@ from conftest import ROOT
 ROOMS = (
     "types",
     "errors",
+    "disk",
     "config",
     "runs",
     "weighting",

@@ -41,7 +41,7 @@ from valuealign.cluster.trials import (
 )
 from valuealign.cluster.worker import TrainRun
 from valuealign.config import Axis, SweepConfig
-from valuealign.errors import Diverged, ModelError, ValuealignError
+from valuealign.errors import DiskError, Diverged, ModelError, ValuealignError
 
 DRIVER_CPUS = 0.1  # what a trial's driver reserves; 0 is refused by Tune
 FAILURES = 1  # of a trial, beside those that Ray Train recovers from: its driver's death is one
@@ -134,7 +134,8 @@ def _driver(plan: TrialPlan, name: str) -> Callable[[dict[str, Any]], None]:
             write_reason(out, _reason(error))
             tune.report({"score": FAILED, "report": 1, "feasible": 0.0})
         except Exception as error:
-            write_reason(out, _reason(error))
+            with contextlib.suppress(DiskError):  # Tune keeps the error too
+                write_reason(out, _reason(error))
             raise
 
     return drive

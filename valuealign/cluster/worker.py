@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from valuealign.config import ModelConfig, TrainConfig
+from valuealign.disk import writing
 from valuealign.engine import check_packing, score_all
 from valuealign.errors import ModelError
 from valuealign.learner import Stage, learn
@@ -140,7 +141,10 @@ def work(
     device: str = "cpu",
     shard: Mapping[str, Any] | None = None,
 ) -> None:
-    """Do the run on this rank; ``shard`` as in ``build``."""
+    """Do the run on this rank; ``shard`` as in ``build``.
+
+    Raises DiskError where what it writes cannot be written; the last checkpoint is then as it was.
+    """
     for folder in (*([run.start] if run.start else []), *run.also.values()):
         check_arguments(run.model.chat_template_kwargs, folder)
     how: dict[str, Any] = {"device": device, "recompute": run.train.recompute, "shard": shard}
@@ -195,7 +199,7 @@ def work(
         scores(stage.name)
         if number + 1 < len(run.stages):
             engine.fresh_optimizer()
-            _keep(engine, checkpoints, number + 1, 0, {})
+            _keep(run, engine, checkpoints, number + 1, 0, {})
     log.event({"event": "done"})
 
 
@@ -251,25 +255,30 @@ def _train(
             if report.step == stage.steps:
                 # The scheduler may end a trial at its last report: what it made must lie there by then.
                 _save(engine, run, stage)
-            _keep(engine, checkpoints, number, report.step, figures)
+            _keep(run, engine, checkpoints, number, report.step, figures)
         elif report.step % run.train.checkpoint_every == 0 and report.step < stage.steps:
-            _keep(engine, checkpoints, number, report.step, figures)
+            _keep(run, engine, checkpoints, number, report.step, figures)
 
 
 def _save(engine: Engine, run: TrainRun, stage: Stage) -> None:
     """Write what the stage trained, and how its chats are written before it: the weights come last."""
-    if engine.rank == 0:
-        write_arguments(run.model.chat_template_kwargs, run.trained(stage.name))
-    engine.save_trained(run.trained(stage.name))
-
-
-def _keep(engine: Engine, checkpoints: Checkpoints, stage: int, step: int, figures: Mapping[str, float]) -> None:
-    def write(folder: Path) -> None:
-        engine.save(folder)
+    with writing(run.trained(stage.name)):
         if engine.rank == 0:
-            (folder / "place.json").write_text(json.dumps({"stage": stage, "step": step}))
+            write_arguments(run.model.chat_template_kwargs, run.trained(stage.name))
+        engine.save_trained(run.trained(stage.name))
 
-    checkpoints.keep(write, {"stage": stage, "step": step, **figures})
+
+def _keep(
+    run: TrainRun, engine: Engine, checkpoints: Checkpoints, stage: int, step: int, figures: Mapping[str, float]
+) -> None:
+    def write(folder: Path) -> None:
+        with writing(folder):
+            engine.save(folder)
+            if engine.rank == 0:
+                (folder / "place.json").write_text(json.dumps({"stage": stage, "step": step}))
+
+    with writing(run.out):
+        checkpoints.keep(write, {"stage": stage, "step": step, **figures})
 
 
 def _resume(engine: Engine, checkpoints: Checkpoints) -> tuple[int, int]:
@@ -303,29 +312,40 @@ class _Log:
 
     def __init__(self, path: Path, rank: int) -> None:
         self._path = path if rank == 0 else None
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path is not None and path.exists():
+                _end_whole(path)
 
     def step(self, report: StepReport) -> None:
         self.event({"event": "step", **{k: v if k != "stats" else dict(report.stats) for k, v in vars(report).items()}})
 
     def event(self, record: Mapping[str, Any]) -> None:
         if self._path is not None:
-            with self._path.open("a") as stream:
+            with writing(self._path), self._path.open("a") as stream:
                 stream.write(json.dumps({"time": time.time(), **record}) + "\n")
 
 
+def _end_whole(path: Path) -> None:
+    """Drop the half line that a disk which filled up left at a log's end."""
+    lines = path.read_bytes()
+    if not lines.endswith(b"\n"):
+        os.truncate(path, lines.rfind(b"\n") + 1)
+
+
 def write_scores(out: Path, who: str, found: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """Keep the log-probabilities of every cell set under ``out/scores/<who>.npz``."""
+    """Keep the log-probabilities of every cell set under ``out/scores/<who>.npz``. Raises DiskError."""
     folder = out / "scores"
-    folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {}
     for name, logps in found.items():
         arrays[f"{name}/logp"] = np.concatenate([*logps, np.empty(0)])
         arrays[f"{name}/k"] = np.array([len(x) for x in logps], dtype=np.int64)
     aside = folder / f".{who}.{os.getpid()}.npz"
-    with aside.open("wb") as stream:
-        np.savez(stream, **arrays)
-    os.replace(aside, folder / f"{who}.npz")
+    with writing(folder / f"{who}.npz"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as stream:
+            np.savez(stream, **arrays)
+        os.replace(aside, folder / f"{who}.npz")
 
 
 def read_scores(out: Path, who: str) -> dict[str, list[np.ndarray]]:
