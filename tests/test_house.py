@@ -18,6 +18,7 @@ from conftest import ROOT
 ROOMS = (
     "types",
     "errors",
+    "disk",
     "config",
     "runs",
     "weighting",

@@ -19,7 +19,8 @@ ValuealignError            everything below; jobs print it and exit with status 
 │   ├── UnknownFeedback    feedback that was never posted
 │   └── KeyReused          an idempotency key that came with another body before
 ├── GateError              an update that cannot be judged
-└── ClusterError           processes of a cluster that do not start, answer or agree
+├── ClusterError           processes of a cluster that do not start, answer or agree
+└── DiskError              a disk that is full, or a place that cannot be written to
 """
 
 from __future__ import annotations
@@ -126,6 +127,10 @@ class GateError(ValuealignError):
 
 class ClusterError(ValuealignError):
     """Processes of a cluster that do not start, answer or agree."""
+
+
+class DiskError(ValuealignError):
+    """A disk that is full, or a place that cannot be written to."""
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import feather
 
+from valuealign.disk import writing
 from valuealign.errors import ModelError
 from valuealign.types import Rendered
 
@@ -46,7 +47,8 @@ def reference_logps(
 
     Every rank calls this; ``score`` may be collective, so ``agree`` makes all ranks take the
     writer's word on whether the table is there. Only the ``writer`` rank writes. Raises ModelError
-    if the table is gone and ``make`` is false: the model at hand is no longer the reference.
+    if the table is gone and ``make`` is false: the model at hand is no longer the reference; DiskError if a
+    table that was made cannot be written.
     """
     path = folder / f"{table_key(rendered, identity)}.arrow"
     found = _read(path)
@@ -65,11 +67,12 @@ def reference_logps(
         return found
     logps = score(rendered)
     if writer:
-        folder.mkdir(parents=True, exist_ok=True)
         table = pa.table({"cell": [r.cell.key for r in rendered], "logp": [logp.tolist() for logp in logps]})
         aside = path.with_suffix(f".{os.getpid()}.aside")
-        feather.write_feather(table, aside)
-        os.replace(aside, path)
+        with writing(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            feather.write_feather(table, aside)
+            os.replace(aside, path)
     return logps
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from valuealign.cluster.tracking import Tracked, Tracker, Value
+from valuealign.disk import writing
+from valuealign.errors import DiskError
 from valuealign.types import StepReport
 
 
@@ -21,8 +24,11 @@ class RunLog:
     """The log of the run in ``out``, from which progress is read, and its ``trackers``; rank 0 writes."""
 
     def __init__(self, out: Path, rank: int, *, trackers: Sequence[str], hyper: Mapping[str, Value]) -> None:
-        out.mkdir(parents=True, exist_ok=True)
         self._path = out / "log.jsonl" if rank == 0 else None
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            if self._path is not None and self._path.exists():
+                _end_whole(self._path)
         tracked = Tracked(out, hyper, reached(self._path) if self._path else {})
         self._tracker = Tracker(trackers if rank == 0 else (), tracked, say=self._untracked)
         self._whole = False  # whether the last step was its stage's last: a sweep stops a trial after that one too
@@ -49,7 +55,7 @@ class RunLog:
     def event(self, record: Mapping[str, Any]) -> None:
         """Anything else: ``record`` has an ``event``, its kind."""
         if self._path is not None:
-            with self._path.open("a") as stream:
+            with writing(self._path), self._path.open("a") as stream:
                 stream.write(json.dumps({"time": time.time(), **record}) + "\n")
 
     def __enter__(self) -> Self:
@@ -62,8 +68,15 @@ class RunLog:
             self._tracker.close("stopped" if issubclass(kind, Stopped) else "failed")
 
     def _untracked(self, tracker: str, why: str) -> None:
-        with contextlib.suppress(OSError):  # the disk may be full for both
+        with contextlib.suppress(DiskError):  # the disk may be full for both
             self.event({"event": "untracked", "tracker": tracker, "why": why})
+
+
+def _end_whole(path: Path) -> None:
+    """Drop the half line that a disk which filled up left at a log's end."""
+    lines = path.read_bytes()
+    if not lines.endswith(b"\n"):
+        os.truncate(path, lines.rfind(b"\n") + 1)
 
 
 def reached(log: Path) -> dict[str, int]:

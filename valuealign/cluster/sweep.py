@@ -44,7 +44,7 @@ from valuealign.cluster.trials import (
     write_reason,
 )
 from valuealign.config import Axis, SweepConfig
-from valuealign.errors import Diverged, ModelError, ValuealignError
+from valuealign.errors import DiskError, Diverged, ModelError, ValuealignError
 
 FAILURES = 1  # of a trial, beside those that Ray Train recovers from: its driver's death is one
 ENDED = (TuneTrial.TERMINATED, TuneTrial.ERROR)
@@ -143,7 +143,8 @@ def _driver(plan: TrialPlan) -> Callable[[dict[str, Any]], None]:
             write_reason(out, _reason(error))
             tune.report({"score": FAILED, "report": 1, "feasible": 0.0})
         except Exception as error:
-            write_reason(out, _reason(error))
+            with contextlib.suppress(DiskError):  # Tune keeps the error too
+                write_reason(out, _reason(error))
             raise
 
     return drive

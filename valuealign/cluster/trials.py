@@ -12,6 +12,7 @@ import numpy as np
 
 from valuealign.cluster.worker import TrainRun, trained_folder
 from valuealign.config import RunConfig, SweepConfig, home, with_keys
+from valuealign.disk import writing
 from valuealign.errors import ModelError, SplitError
 from valuealign.evaluate import Exam, behaviour_auc
 from valuealign.evaluate.paid.kl import option_kl
@@ -262,9 +263,12 @@ def shown(value: Value) -> str:
 
 
 def write_reason(out: Path, reason: str) -> None:
-    """Keep why a trial failed beside its run."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / REASON).write_text(json.dumps({"reason": reason}), encoding="utf-8")
+    """Keep why a trial failed beside its run. Raises DiskError."""
+    aside = out / f".{REASON}"
+    with writing(out / REASON):
+        out.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps({"reason": reason}), encoding="utf-8")
+        aside.replace(out / REASON)
 
 
 def read_reason(out: Path) -> str:

@@ -22,6 +22,7 @@ from valuealign.cluster.build import Warm
 from valuealign.cluster.log import RunLog
 from valuealign.cluster.tracking import Value
 from valuealign.config import ModelConfig, TrainConfig
+from valuealign.disk import writing
 from valuealign.engine import check_packing, score_all
 from valuealign.errors import ModelError
 from valuealign.learner import Stage, learn
@@ -105,7 +106,10 @@ def work(
     shard: Mapping[str, Any] | None = None,
     warm: Warm | None = None,
 ) -> None:
-    """Do the run on this rank; ``shard`` as in ``build``. ``warm`` is kept by a process that does several."""
+    """Do the run on this rank; ``shard`` as in ``build``. ``warm`` is kept by a process that does several.
+
+    Raises DiskError where what it writes cannot be written; the last checkpoint is then as it was.
+    """
     with contextlib.ExitStack() as ending:
         _work(run, make_engine, checkpoints, ending, device=device, shard=shard, warm=warm)
 
@@ -174,7 +178,7 @@ def _work(
         scores(stage.name)
         if number + 1 < len(run.stages):
             engine.fresh_optimizer()
-            _keep(engine, checkpoints, number + 1, 0, {})
+            _keep(run, engine, checkpoints, number + 1, 0, {})
     log.event({"event": "done"})
 
 
@@ -231,25 +235,30 @@ def _train(
             if report.step == stage.steps:
                 # The scheduler may end a trial at its last report: what it made must lie there by then.
                 _save(engine, run, stage)
-            _keep(engine, checkpoints, number, report.step, figures)
+            _keep(run, engine, checkpoints, number, report.step, figures)
         elif report.step % run.train.checkpoint_every == 0 and report.step < stage.steps:
-            _keep(engine, checkpoints, number, report.step, figures)
+            _keep(run, engine, checkpoints, number, report.step, figures)
 
 
 def _save(engine: Engine, run: TrainRun, stage: Stage) -> None:
     """Write what the stage trained, and how its chats are written before it: the weights come last."""
-    if engine.rank == 0:
-        write_arguments(run.model.chat_template_kwargs, run.trained(stage.name))
-    engine.save_trained(run.trained(stage.name))
-
-
-def _keep(engine: Engine, checkpoints: Checkpoints, stage: int, step: int, figures: Mapping[str, float]) -> None:
-    def write(folder: Path) -> None:
-        engine.save(folder)
+    with writing(run.trained(stage.name)):
         if engine.rank == 0:
-            (folder / "place.json").write_text(json.dumps({"stage": stage, "step": step}))
+            write_arguments(run.model.chat_template_kwargs, run.trained(stage.name))
+        engine.save_trained(run.trained(stage.name))
 
-    checkpoints.keep(write, {"stage": stage, "step": step, **figures})
+
+def _keep(
+    run: TrainRun, engine: Engine, checkpoints: Checkpoints, stage: int, step: int, figures: Mapping[str, float]
+) -> None:
+    def write(folder: Path) -> None:
+        with writing(folder):
+            engine.save(folder)
+            if engine.rank == 0:
+                (folder / "place.json").write_text(json.dumps({"stage": stage, "step": step}))
+
+    with writing(run.out):
+        checkpoints.keep(write, {"stage": stage, "step": step, **figures})
 
 
 def _resume(engine: Engine, checkpoints: Checkpoints) -> tuple[int, int]:
@@ -296,17 +305,18 @@ def hyperparameters(run: TrainRun) -> dict[str, Value]:
 
 
 def write_scores(out: Path, who: str, found: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """Keep the log-probabilities of every cell set under ``out/scores/<who>.npz``."""
+    """Keep the log-probabilities of every cell set under ``out/scores/<who>.npz``. Raises DiskError."""
     folder = out / "scores"
-    folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {}
     for name, logps in found.items():
         arrays[f"{name}/logp"] = np.concatenate([*logps, np.empty(0)])
         arrays[f"{name}/k"] = np.array([len(x) for x in logps], dtype=np.int64)
     aside = folder / f".{who}.{os.getpid()}.npz"
-    with aside.open("wb") as stream:
-        np.savez(stream, **arrays)
-    os.replace(aside, folder / f"{who}.npz")
+    with writing(folder / f"{who}.npz"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as stream:
+            np.savez(stream, **arrays)
+        os.replace(aside, folder / f"{who}.npz")
 
 
 def read_scores(out: Path, who: str) -> dict[str, list[np.ndarray]]:
