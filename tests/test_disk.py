@@ -24,7 +24,8 @@ from test_sweep import steps_of
 from test_worker import FolderCheckpoints, local, make_run
 from tiny import make_tiny
 
-from valuealign.cluster.worker import NoCheckpoints, _Log, work
+from valuealign.cluster.log import RunLog
+from valuealign.cluster.worker import NoCheckpoints, work
 from valuealign.disk import writing
 from valuealign.errors import ConfigError, DiskError
 from valuealign.models.adapters import WEIGHTS
@@ -137,9 +138,9 @@ class Renamed(FolderCheckpoints):
 
 def test_half_a_line_that_a_full_disk_left_is_not_gone_on_with(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"event": "step", "step": 1}\n{"event": "st')
-    _Log(tmp_path / "log.jsonl", rank=1)
+    RunLog(tmp_path, 1, trackers=(), hyper={})
     assert (tmp_path / "log.jsonl").read_text().endswith('"st'), "another rank's log is rank 0's affair"
-    log = _Log(tmp_path / "log.jsonl", rank=0)
+    log = RunLog(tmp_path, 0, trackers=(), hyper={})
     log.event({"event": "step", "step": 2})
     assert steps_of(tmp_path) == [1, 2]
 

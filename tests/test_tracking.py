@@ -415,6 +415,16 @@ def fresh_wandb() -> Iterator[None]:
     wandb.teardown()
 
 
+def ended_records(path: Path) -> list[Any]:
+    """Its records, once the service has written that the run ended."""
+    until = time.monotonic() + 60
+    while True:
+        records = list(wandb_records(path))
+        if any(one.WhichOneof("record_type") == "exit" for one in records) or time.monotonic() > until:
+            return records
+        time.sleep(0.2)
+
+
 def wandb_records(path: Path) -> Iterator[Any]:
     """The records of a run that Weights & Biases kept offline: LevelDB's log format behind a head of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
@@ -444,7 +454,7 @@ def test_wandb_keeps_the_run_offline_and_goes_on_with_it(
     track("wandb", out, range(3, 7), known={"kto": 4, "kto/probe": 4})
     (second,) = set((out / "wandb").glob("offline-run-*/*.wandb")) - {first}
     rows, runs, ends = list[dict[str, Any]](), list[Any](), list[int]()
-    for record in (*wandb_records(first), *wandb_records(second)):
+    for record in (*ended_records(first), *ended_records(second)):
         kind = record.WhichOneof("record_type")
         if kind == "history":
             rows.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item})

@@ -32,6 +32,8 @@ SETTINGS: Mapping[str, str] = {
     # Two helpers of Ray Train that a run of ours does not use; without them it starts sooner.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    # On a busy box workers take longer than Ray's minute to start, and after a loss there may first be no room.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     # Jobs print progress of their own.
     "RAY_AIR_NEW_OUTPUT": "0",
 }

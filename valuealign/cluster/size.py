@@ -58,13 +58,17 @@ def fitting(plan: TrialPlan, box: planner.Box) -> planner.TrialSize:
 
 def concurrent(plan: TrialPlan) -> int:
     """How many trials fit beside each other: drivers and workers must never starve each other. Raises ModelError."""
-    have, settings, wanted = ray.cluster_resources(), plan.config.train, plan.config.sweep.concurrent
-    need = {"CPU": DRIVER_CPUS + plan.size.workers * settings.cpus_per_worker}
+    settings, wanted, workers = plan.config.train, plan.config.sweep.concurrent, plan.size.workers
+    need = {"CPU": DRIVER_CPUS / workers + settings.cpus_per_worker}
     if settings.gpus_per_worker:
-        need["GPU"] = plan.size.workers * settings.gpus_per_worker
-    room = min(int(have.get(kind, 0) / amount + 1e-9) for kind, amount in need.items())
+        need["GPU"] = settings.gpus_per_worker
+    # Node by node: a worker is not spread over several.
+    boxes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    held = sum(min(int(box.get(kind, 0) / amount + 1e-9) for kind, amount in need.items()) for box in boxes)
+    room = held // workers
     if room < 1:
-        wants = ", ".join(f"{amount:g} {kind}" for kind, amount in need.items())
+        wants = ", ".join(f"{workers * amount:g} {kind}" for kind, amount in need.items())
+        have = ray.cluster_resources()
         raise ModelError(
             f"a trial needs {wants}; the cluster has {have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU",
             where="sweep.workers",
