@@ -137,7 +137,7 @@ class Renamed(FolderCheckpoints):
 
 
 def test_half_a_line_that_a_full_disk_left_is_not_gone_on_with(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text('{"event": "step", "step": 1}\n{"event": "st')
+    (tmp_path / "log.jsonl").write_text('{"event": "step", "stage": "kto", "step": 1}\n{"event": "st')
     RunLog(tmp_path, 1, trackers=(), hyper={})
     assert (tmp_path / "log.jsonl").read_text().endswith('"st'), "another rank's log is rank 0's affair"
     log = RunLog(tmp_path, 0, trackers=(), hyper={})
