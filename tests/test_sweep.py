@@ -23,7 +23,7 @@ from test_worker import local, make_run
 from tiny import behaviour_cells, make_tiny, survey_cells
 
 from valuealign.cluster.size import fitting
-from valuealign.cluster.sweep import SweepStopped, _ended, _stoppable, sweep
+from valuealign.cluster.sweep import SweepStopped, _ended, _scheduler, _stoppable, sweep
 from valuealign.cluster.trials import (
     FAILED,
     FIGURES,
@@ -41,7 +41,7 @@ from valuealign.cluster.trials import (
 )
 from valuealign.cluster.worker import NoCheckpoints, TrainRun, work
 from valuealign.config import ModelConfig, SweepConfig, load
-from valuealign.errors import ConfigError, Diverged, ModelError, SplitError
+from valuealign.errors import ConfigError, DiskError, Diverged, ModelError, SplitError
 from valuealign.metrics import METRICS, jsd_bits, softmax
 from valuealign.objectives.kto import LambdaRule
 from valuealign.planner import Box, TrialSize
@@ -153,6 +153,30 @@ def test_a_failed_trial_has_its_reason_in_the_table_and_a_sweep_of_failures_is_a
         ranked([failed, failed], SweepConfig())
     assert str(error.value).count("the training diverged") == 1 and "--resume" in error.value.mend
     assert read_reason(tmp_path / "t") == ""
+
+
+def test_a_resumed_sweep_holds_trials_against_those_of_before(tmp_path: Path) -> None:
+    def add(scheduler: Any, name: str, scores: Sequence[float], ended: bool) -> Any:
+        log = tmp_path / "trials" / name / "log.jsonl"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        probe = {"event": "probe", "stage": "kto"}
+        lines = [{**probe, "step": n, "figures": {"score": x}} for n, x in enumerate(scores, start=1)]
+        log.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *lines[-1:]]))
+        trial = SimpleNamespace(trial_id=name, is_finished=lambda: ended)
+        scheduler.on_trial_add(None, trial)
+        return trial
+
+    def made(*before: float) -> Any:
+        scheduler: Any = _scheduler(SweepConfig(reports=4, reduction=2), tmp_path)
+        scheduler.set_search_properties("score", "max")
+        for n, score in enumerate(before):
+            add(scheduler, f"before{n}", [score, score], ended=True)
+        return scheduler
+
+    poor = {"report": 1, "score": 0.5}
+    for scheduler, action in ((made(), "CONTINUE"), (made(0.8, 0.9), "STOP"), (made(0.3, 0.4), "CONTINUE")):
+        assert scheduler.on_trial_result(None, add(scheduler, "now", [0.5], ended=False), poor) == action
+    assert type(_scheduler(SweepConfig(scheduler="none"), tmp_path)).__name__ == "FIFOScheduler"
 
 
 def test_sigterm_stops_a_sweep_as_ctrl_c_does_and_says_how_to_go_on() -> None:
@@ -298,3 +322,35 @@ def test_a_stopped_sweep_goes_on_and_a_trial_that_diverges_is_its_own_affair(
     assert "its loss is nan (stage kto, step" in diverged.error and not steps_of(diverged.out)[2:]
     assert any("diverged; 2/2 trials ended" in line for line in said)
     assert trials_table([calm, diverged], RULE).count("failed: ") == 1
+
+
+@dataclass(frozen=True)
+class NeedsRoom(SweepProbe):
+    """A probe that fails from the second report on, until there is a file."""
+
+    room: Path = Path()
+
+    def __call__(self, now: Sequence[np.ndarray], before: Sequence[np.ndarray]) -> dict[str, float]:
+        if not self.room.exists() and list(self.room.parent.rglob("000001")):
+            raise DiskError("it cannot be written: the disk is full", where="there")
+        return super().__call__(now, before)
+
+
+@pytest.mark.ray
+def test_a_trial_that_failed_goes_on_from_its_checkpoint_when_the_sweep_is_repeated(
+    ray_cluster: None, model: Path, start: Path, tmp_path: Path
+) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    plan = plan_of(model, start, tmp_path / "sweep", "sweep.trials=1", "sweep.reports=4")
+    needy = NeedsRoom(*(getattr(plan.run.probe, name) for name in ("exam", "behaviour", "config", "seed")),
+                      room=tmp_path / "room")  # fmt: skip
+    plan = replace(plan, run=replace(plan.run, probe=needy))
+    with pytest.raises(ModelError, match="every trial failed .* the disk is full"):
+        sweep(plan, name="kto", progress=lambda _: None)
+    (out,) = (tmp_path / "sweep" / "trials").iterdir()
+    assert read_reason(out) and [file.name for file in (out / "checkpoints").iterdir()] == ["000001"]
+    needy.room.touch()
+    (trial,) = sweep(plan, name="kto", progress=lambda _: None)
+    assert (trial.out, trial.error, trial.whole) == (out, "", True)
+    assert steps_of(out).count(1) == 1 and steps_of(out)[-1] == 8, "from its checkpoint, not from its beginning"
+    assert not (out / "checkpoints").exists(), "nothing needs it any more"

@@ -34,7 +34,7 @@ class Warm:
     """What a process that does several runs keeps between them: the frozen base of the last one.
 
     The next run over the same base gets it with an adapter of its own: nothing of the run before is left in it.
-    All weights that train, weights in pieces (ZeRO 3) and fused experts are loaded anew.
+    All weights that train, weights in pieces (ZeRO 3), fused experts and a model that recomputes are loaded anew.
     """
 
     def __init__(self) -> None:
@@ -56,8 +56,9 @@ class Warm:
         fused = has_fused_experts(folder)
         if start is not None if model.train == "full" else fused:
             shard = None
-        keeps = model.train == "lora" and shard is None and not fused
-        base = self._again((model, device, recompute) if keeps else ()) or load_base(
+        # A model is not easily brought to forget that it recomputed.
+        keeps = model.train == "lora" and shard is None and not fused and not recompute
+        base = self._again((model, device) if keeps else ()) or load_base(
             model.path,
             dtype=model.dtype,
             quantize=model.quantize,
@@ -72,7 +73,7 @@ class Warm:
             adapted = add_adapter(base.model, r=model.lora_r, alpha=model.lora_alpha, seed=seed)
             cell_model = CellModel(adapted)
             if keeps:
-                self._key, self._kept = (model, device, recompute), (base, adapted)
+                self._key, self._kept = (model, device), (base, adapted)
         if start is not None:
             put_trained(cell_model, start)
         if shard is not None and model.dtype == "bfloat16":

@@ -34,6 +34,8 @@ SETTINGS: Mapping[str, str] = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     # On a busy box workers take longer than Ray's minute to start, and after a loss there may first be no room.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    # How long a stopped trial's driver may take to end before Tune gives it and the next trial up.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
     # Jobs print progress of their own.
     "RAY_AIR_NEW_OUTPUT": "0",
 }

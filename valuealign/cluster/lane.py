@@ -10,6 +10,7 @@ driver -> ``Lane`` -> ``_Desk`` (an actor between them) <- ``_serve`` (each work
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 import threading
@@ -23,6 +24,7 @@ import torch
 import torch.distributed as dist
 from ray import train
 from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from valuealign.cluster.build import Warm
 from valuealign.cluster.log import Stopped
@@ -32,6 +34,7 @@ from valuealign.config import TrainConfig
 from valuealign.errors import Diverged, ModelError, ValuealignError
 
 FIGURES = "figures.json"
+MOST_FAILURES = 20  # of a lane's workers over all of its runs
 LOOK_SECONDS = 1.0  # how often a waiting driver looks whether the lane is still there
 
 
@@ -39,7 +42,9 @@ class Lane:
     """Workers for runs of the same ``train`` settings, started at the first; its files lie in ``folder``."""
 
     def __init__(self, settings: TrainConfig, folder: Path) -> None:
-        self._desk: Any = ray.remote(num_cpus=0)(_Desk).remote(settings.max_failures)
+        # Where its driver is: the one is nothing without the other.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._desk: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Desk).remote(settings.max_failures)
         self._error: BaseException | None = None
         trainer = TorchTrainer(
             _serve,
@@ -48,8 +53,8 @@ class Lane:
             run_config=train.RunConfig(
                 name=f"lane-{uuid.uuid4().hex[:8]}",
                 storage_path=str(folder),
-                # The desk counts what fails, run by run.
-                failure_config=train.FailureConfig(max_failures=-1, controller_failure_limit=2),
+                # The desk counts what fails, run by run; a lane that waits for room has not failed.
+                failure_config=train.FailureConfig(max_failures=MOST_FAILURES, controller_failure_limit=-1),
             ),
         )
         self._thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
@@ -76,10 +81,10 @@ class Lane:
                     raise said.error
                 if said.figures is not None:
                     yield said.figures
-                    self._ask(self._desk.decide.remote(number, True))
+                    self._desk.decide.remote(number, said.place, True)
         finally:
-            if not ended:
-                self._ask(self._desk.decide.remote(number, False))
+            if not ended:  # nobody waits for it: whoever stops a driver has little patience
+                self._desk.decide.remote(number, 0, False)
 
     def close(self) -> None:
         """End the workers once no run is in hand."""
@@ -114,10 +119,12 @@ def lane_of(settings: TrainConfig, folder: Path) -> Lane:
 
 
 class _Said(NamedTuple):
-    """What a driver hears of a run: figures of a report, or (None) that it ended, with the error if it failed."""
+    """What a driver hears of a run: figures of a report, or (None) that it ended, with the error if it failed.
+    ``place`` counts the reports."""
 
     figures: dict[str, Any] | None
     error: BaseException | None = None
+    place: int = 0
 
 
 class _Desk:
@@ -126,8 +133,8 @@ class _Desk:
     def __init__(self, max_failures: int) -> None:
         self._allowed = max_failures
         self._runs: list[Any] = []
-        self._number = self._ended = self._stopped = self._failures = 0
-        self._taken = self._closed = False
+        self._number = self._ended = self._stopped = self._failures = self._starts = self._place = 0
+        self._closed = False
         self._why: BaseException | None = None
         self._said: asyncio.Queue[tuple[int, _Said]] = asyncio.Queue()
         self._waiting: asyncio.Future[bool] | None = None
@@ -136,7 +143,7 @@ class _Desk:
     async def put(self, runs: list[Any]) -> int:
         """Driver: the next run, as a reference in a list; returns its number."""
         async with self._put:
-            self._runs, self._number, self._failures, self._taken, self._why = runs, self._number + 1, 0, False, None
+            self._runs, self._number, self._failures, self._why = runs, self._number + 1, 0, None
             self._put.notify_all()
         return self._number
 
@@ -147,16 +154,18 @@ class _Desk:
             if whose == number:
                 return said
 
-    async def decide(self, number: int, goes_on: bool) -> None:
-        """Driver: whether this run goes on after its report."""
+    async def decide(self, number: int, place: int, goes_on: bool) -> None:
+        """Driver: this run goes on after the report of that place, or ends whatever it has reported."""
         if not goes_on:
             self._stopped = number
-        if self._waiting and not self._waiting.done():
+        waits = self._waiting is not None and not self._waiting.done() and number == self._number
+        if self._waiting is not None and waits and (not goes_on or place == self._place):
             self._waiting.set_result(goes_on)
 
     async def begin(self) -> None:
         """Rank 0, when the workers start, before the others ask: a run that was in hand has failed once more."""
-        if self._taken and self._number > max(self._ended, self._stopped):
+        self._starts += 1
+        if self._starts > 1 and self._number > max(self._ended, self._stopped):
             self._failures += 1
             if self._failures > self._allowed:
                 error = self._why or ModelError(
@@ -178,15 +187,14 @@ class _Desk:
         """Workers: the next run after this one, once there is one; nothing in the list if none will come."""
         async with self._put:
             await self._put.wait_for(lambda: self._number > after or self._closed)
-        self._taken = self._number > after
-        return self._number, self._runs if self._taken else []
+        return self._number, self._runs if self._number > after else []
 
     async def report(self, number: int, figures: dict[str, Any]) -> bool:
         """Rank 0: figures of a report; whether the run goes on."""
         if number <= self._stopped:
             return False
-        self._waiting = asyncio.get_running_loop().create_future()
-        await self._said.put((number, _Said(figures)))
+        self._waiting, self._place = asyncio.get_running_loop().create_future(), self._place + 1
+        await self._said.put((number, _Said(figures, place=self._place)))
         return await self._waiting
 
     async def fail(self, number: int, error: BaseException) -> None:
@@ -214,6 +222,7 @@ def _serve(config: Mapping[str, Any]) -> None:
             return
         run: TrainRun = ray.get(runs[0])
         error: BaseException | None = None
+        _forget()
         try:
             train_on(run, FolderCheckpoints(run.out / "checkpoints", _reporter(desk, number)), warm)
         except Stopped:
@@ -228,6 +237,13 @@ def _serve(config: Mapping[str, Any]) -> None:
             error = raised
         if first:
             ray.get(desk.end.remote(number, error))
+
+
+def _forget() -> None:
+    """Free what the run before left in circles of references: weights that trained may fill a GPU twice."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _reporter(desk: Any, number: int) -> Callable[[Mapping[str, float]], None]:
@@ -255,14 +271,14 @@ class FolderCheckpoints:
 
     def latest(self) -> Path | None:
         """The last whole checkpoint, if there is one; its figures are reported. Every rank calls."""
-        found = self._last()
+        found = _agreed(self._last())
         if found:
             self._report(json.loads((found / FIGURES).read_text(encoding="utf-8")))
         return found
 
     def keep(self, write: Callable[[Path], None], figures: Mapping[str, float]) -> None:
         """Write a checkpoint and report figures; every rank calls."""
-        before, first = self._last(), dist.get_rank() == 0
+        before, first = _agreed(self._last()), dist.get_rank() == 0
         name = f"{int(before.name) + 1 if before else 1:06}"
         aside = self._folder / f".{name}"
         if first:
@@ -280,3 +296,10 @@ class FolderCheckpoints:
 
     def _last(self) -> Path | None:
         return max(self._folder.glob("[0-9]*"), default=None)
+
+
+def _agreed(path: Path | None) -> Path | None:
+    """What rank 0 sees: a shared folder may show the others an older listing."""
+    seen = [path]
+    dist.broadcast_object_list(seen, src=0)
+    return seen[0]

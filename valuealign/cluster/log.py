@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -79,13 +79,26 @@ def _end_whole(path: Path) -> None:
         os.truncate(path, lines.rfind(b"\n") + 1)
 
 
+def probed(out: Path, figure: str) -> list[float]:
+    """What the reports of the run in ``out`` said of a figure, in their order; one that was repeated counts once."""
+    log, found = out / "log.jsonl", dict[tuple[str, int], float]()
+    for record in _records(log):
+        if record["event"] == "probe" and figure in record["figures"]:
+            found[record["stage"], record["step"]] = record["figures"][figure]
+    return list(found.values())
+
+
 def reached(log: Path) -> dict[str, int]:
     """The last step of each series that a run's log has: of a stage (``kto``), and of its probe (``kto/probe``)."""
     found: dict[str, int] = {}
+    for record in _records(log):
+        if record["event"] in ("step", "probe"):
+            series = record["stage"] + ("/probe" if record["event"] == "probe" else "")
+            found[series] = max(found.get(series, 0), record["step"])
+    return found
+
+
+def _records(log: Path) -> Iterator[dict[str, Any]]:
     for line in log.read_bytes().splitlines() if log.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):  # a line cut off by a kill
-            record = json.loads(line)
-            if record["event"] in ("step", "probe"):
-                series = record["stage"] + ("/probe" if record["event"] == "probe" else "")
-                found[series] = max(found.get(series, 0), record["step"])
-    return found
+            yield json.loads(line)

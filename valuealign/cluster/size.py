@@ -15,7 +15,9 @@ from valuealign.errors import ModelError
 from valuealign.learner import plan_stages
 from valuealign.models.load import load_tokenizer
 
-DRIVER_CPUS = 0.1  # what a trial's driver reserves; 0 is refused by Tune
+# What a trial's driver reserves: Tune wants something. It is no CPU, so that however many drivers wait (after a resume
+# they may be more than there is room for), they keep none from a worker.
+DRIVER = {"memory": 2**20}
 BESIDE = 2  # trials side by side where there is no GPU to count by
 ACCELERATOR = "accelerator_type:"  # Ray's resource that names a GPU's kind
 CAUTIOUS = "A40"  # how unknown GPUs are taken to be joined: over PCIe
@@ -57,9 +59,9 @@ def fitting(plan: TrialPlan, box: planner.Box) -> planner.TrialSize:
 
 
 def concurrent(plan: TrialPlan) -> int:
-    """How many trials fit beside each other: drivers and workers must never starve each other. Raises ModelError."""
+    """How many trials' workers fit beside each other. Raises ModelError if no trial fits."""
     settings, wanted, workers = plan.config.train, plan.config.sweep.concurrent, plan.size.workers
-    need = {"CPU": DRIVER_CPUS / workers + settings.cpus_per_worker}
+    need = {"CPU": settings.cpus_per_worker}
     if settings.gpus_per_worker:
         need["GPU"] = settings.gpus_per_worker
     # Node by node: a worker is not spread over several.

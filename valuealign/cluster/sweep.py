@@ -9,10 +9,12 @@ with its reason, and the others go on; a sweep that is stopped leaves a state to
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,7 +28,8 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.optuna import OptunaSearch
 
 from valuealign.cluster.lane import lane_of
-from valuealign.cluster.size import DRIVER_CPUS, concurrent, sized
+from valuealign.cluster.log import probed
+from valuealign.cluster.size import DRIVER, concurrent, sized
 from valuealign.cluster.tracking import check_trackers
 from valuealign.cluster.train import Progress
 from valuealign.cluster.trials import (
@@ -46,7 +49,7 @@ from valuealign.cluster.trials import (
 from valuealign.config import Axis, SweepConfig
 from valuealign.errors import DiskError, Diverged, ModelError, ValuealignError
 
-FAILURES = 1  # of a trial, beside those that Ray Train recovers from: its driver's death is one
+FAILURES = 1  # of a trial, beside those of its workers: its driver's death is one
 ENDED = (TuneTrial.TERMINATED, TuneTrial.ERROR)
 
 
@@ -59,7 +62,7 @@ def sweep(plan: TrialPlan, *, name: str, progress: Progress = print, go_on: str 
 
     ``plan.run`` has a probe that reports ``score`` and what ``Trial`` reads. An interrupted sweep of the same
     folder goes on where it stopped: ended trials are not repeated, running ones go on from their last
-    checkpoint, those whose failure was no divergence are tried again. Raises SweepStopped if it is stopped
+    checkpoint, so do those whose failure was no divergence. Raises SweepStopped if it is stopped
     (``go_on`` is then said, at once), ConfigError where a tracker is not installed, ModelError if the cluster is too
     small for a trial or if every trial failed.
     """
@@ -67,12 +70,13 @@ def sweep(plan: TrialPlan, *, name: str, progress: Progress = print, go_on: str 
     check_trackers(plan.config.train.log_to)
     plan = sized(plan)
     beside = concurrent(plan)
-    trainable = tune.with_resources(_driver(plan), {"CPU": DRIVER_CPUS})
+    trainable = tune.with_resources(_driver(plan), DRIVER)
     storage = plan.run.out / "tune"
-    if tune.Tuner.can_restore(str(storage / name)):
+    # Killed in its first moments a sweep leaves a tuner without a state, and no trial: it begins anew.
+    if tune.Tuner.can_restore(str(storage / name)) and list((storage / name).glob("experiment_state-*.json")):
         progress("  an interrupted sweep is resumed; trials that ended are not repeated")
         tuner = tune.Tuner.restore(
-            str(storage / name), trainable=trainable, resume_unfinished=True, restart_errored=True
+            str(storage / name), trainable=trainable, resume_unfinished=True, resume_errored=True
         )
     else:
         tuner = _tuner(plan, trainable, beside, name)
@@ -83,7 +87,11 @@ def sweep(plan: TrialPlan, *, name: str, progress: Progress = print, go_on: str 
         tuner.fit()
     if _desk.to_go:
         raise SweepStopped(f"the sweep was stopped with {_desk.ended} of {trials} trials ended")
-    return ranked([_ended(trial, plan) for trial in _desk.trials], plan.config.sweep)
+    tried = [_ended(trial, plan) for trial in _desk.trials]
+    for trial in tried:
+        if not trial.error:  # what failed may yet go on from its last
+            shutil.rmtree(trial.out / "checkpoints", ignore_errors=True)
+    return ranked(tried, plan.config.sweep)
 
 
 def _tuner(plan: TrialPlan, trainable: Any, beside: int, name: str) -> tune.Tuner:
@@ -99,7 +107,7 @@ def _tuner(plan: TrialPlan, trainable: Any, beside: int, name: str) -> tune.Tune
             num_samples=config.trials,
             reuse_actors=True,
             search_alg=ConcurrencyLimiter(search, max_concurrent=beside),
-            scheduler=_scheduler(config),
+            scheduler=_scheduler(config, plan.run.out),
         ),
         run_config=tune.RunConfig(
             name=name,
@@ -111,12 +119,27 @@ def _tuner(plan: TrialPlan, trainable: Any, beside: int, name: str) -> tune.Tune
     )
 
 
-def _scheduler(config: SweepConfig) -> TrialScheduler:
+def _scheduler(config: SweepConfig, out: Path) -> TrialScheduler:
     """By reports, not steps: how many steps a trial has may be swept over. No trial is stopped before its first."""
     if config.scheduler == "none":
         return FIFOScheduler()
     most = max(2, config.reports)
-    return ASHAScheduler(time_attr="report", max_t=most, grace_period=1, reduction_factor=config.reduction)
+    return _Asha(out, time_attr="report", max_t=most, grace_period=1, reduction_factor=config.reduction)
+
+
+class _Asha(ASHAScheduler):
+    """ASHA that knows, when a sweep is resumed, what its trials reported before: Tune keeps nothing of a scheduler."""
+
+    def __init__(self, out: Path, **how: Any) -> None:
+        super().__init__(**how)
+        self._out = out
+
+    def on_trial_add(self, controller: Any, trial: TuneTrial) -> None:
+        super().on_trial_add(controller, trial)
+        scores = probed(trial_folder(self._out, trial.trial_id), "score")
+        # An unfinished trial repeats its last report, and it is then decided whether it goes on.
+        for report, score in enumerate(scores if trial.is_finished() else scores[:-1], start=1):
+            self._trial_info[trial.trial_id].on_result(trial, report, score)
 
 
 def _domain(axis: Axis) -> Any:

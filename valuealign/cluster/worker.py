@@ -223,12 +223,13 @@ def _train(
 
     reference = table(stage.referenced)
     before = table(run.probe.cells) if run.probe else []
+    probed = [render(c, tokenizer) for c in run.probe.cells] if run.probe else []
     at_probe = {max(1, round(stage.steps * (i + 1) / run.probes)) for i in range(run.probes)}
     for report in learn(engine, stage, tokenizer, train=run.train, reference=reference, start=start, **form):
         log.step(report)
         figures = {"stage": number, "step": report.step, "loss": report.loss, **report.stats}
         if run.probe and report.step in at_probe:
-            now = score([render(c, tokenizer) for c in run.probe.cells])
+            now = score(probed)
             found = run.probe(now, before)
             log.probe(report, found)
             figures |= {"steps": stage.steps, "report": sum(at <= report.step for at in at_probe), **found}

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -226,11 +227,19 @@ def fingerprint(folder: Path, quantize: str = "none") -> str:
 
     A base that is quantized when it is loaded is another one: its name follows the hash.
     """
-    digest = hashlib.sha256()
     kinds = (".safetensors", ".json", ".jinja")
-    for file in sorted(f for f in folder.iterdir() if f.suffix in kinds and f.name != "card.json"):
+    files = sorted(f for f in folder.iterdir() if f.suffix in kinds and f.name != "card.json")
+    state = [(file, stat.st_size, stat.st_mtime_ns) for file in files for stat in (file.stat(),)]
+    return _content_hash(tuple(state)) + ("" if quantize == "none" else f"+{quantize}")
+
+
+@lru_cache(maxsize=64)
+def _content_hash(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files as they are: a process that does many runs reads a large base once."""
+    digest = hashlib.sha256()
+    for file, _, _ in files:
         digest.update(file.name.encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 22):
                 digest.update(block)
-    return digest.hexdigest()[:32] + ("" if quantize == "none" else f"+{quantize}")
+    return digest.hexdigest()[:32]
