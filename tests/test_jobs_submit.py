@@ -99,6 +99,8 @@ def test_cluster_yaml_s_head_takes_the_command_verbatim(tmp_path: Path) -> None:
     with head_of_line(line) as head:
         assert head.env["VALUEALIGN_HOME"] == str(head.cwd / ".valuealign")
         assert (head.cwd / ".valuealign" / "ray_token").is_file() and head.env["RAY_AUTH_MODE"] == "token"
+        ready = submit(["--", "true"], cwd=tmp_path, env=head.env)  # tried again until the head takes jobs
+        assert ready.returncode == 0, ready.stdout
         told = subprocess.run(["ray", "status"], env=dict(head.env), cwd=tmp_path, capture_output=True, text=True)
         assert "0.0/4.0 A40" in told.stdout and "0.0/4.0 GPU" in told.stdout, told.stdout + told.stderr
         typed = subprocess.Popen(
