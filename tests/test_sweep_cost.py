@@ -163,6 +163,7 @@ def test_ratios_by_hand(benchmark: Any) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_it_runs_through_on_a_model_of_nothing(tmp_path: Path) -> None:
     small = ["survey.people=600", "groups.crossings=0", "distribution.epochs=1", "kto.epochs=4", "sweep.trials=3"]
     small += ["sweep.margin=null", "evaluate.bootstrap=20", f"model.path={make_tiny(tmp_path / 'tiny')}"]
