@@ -173,7 +173,7 @@ def work(config: dict[str, Any]) -> list[dict[str, Any]]:
 def _way(job: Job, way: Way, traffic: Traffic) -> dict[str, Any]:
     """Train one way: seconds and processor seconds of each window, and what each rank moved in them."""
     from valuealign.cluster import deepspeed_engine
-    from valuealign.cluster.worker import build
+    from valuealign.cluster.build import build
     from valuealign.learner import learn
 
     run, plain = job.run(way), deepspeed_engine.zero_config
