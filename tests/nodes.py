@@ -8,6 +8,7 @@ its input ends, so does the cluster.
 
 from __future__ import annotations
 
+import socket
 import sys
 
 from valuealign.cluster.env import prepare_environment
@@ -20,7 +21,11 @@ def main() -> None:
     head, *others = map(int, sys.argv[1:])
     common = {"object_store_memory": 128 * 2**20}
     cluster = Cluster()
-    cluster.add_node(num_cpus=head, include_dashboard=True, dashboard_host="127.0.0.1", **common)
+    # Another cluster may have the usual port.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cluster.add_node(num_cpus=head, include_dashboard=True, dashboard_host="127.0.0.1", dashboard_port=port, **common)
     for cpus in others:
         cluster.add_node(wait=False, num_cpus=cpus, **common)
     cluster.wait_for_nodes(timeout=120)
