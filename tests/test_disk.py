@@ -202,6 +202,7 @@ def test_a_run_whose_disk_takes_no_more_goes_on_from_its_last_checkpoint(how: st
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_a_full_disk_under_ray_train(ray_cluster: None, model: Path, tmp_path: Path) -> None:
     """What the worker says of the disk is what the training ends with; with room again it goes on."""
     from valuealign.cluster.train import fit

@@ -26,7 +26,7 @@ from valuealign.models.adapters import WEIGHTS
 from valuealign.models.trained import trained_done
 from valuealign.types import Cell
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def test_a_measured_rate_takes_the_assumed_one_s_place(monkeypatch: pytest.Monke
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_two_workers_send_what_is_planned(ray_cluster: None) -> None:
     import scaling
 

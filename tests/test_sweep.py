@@ -287,6 +287,7 @@ def test_a_trial_that_raised_is_kept_with_its_reason_and_so_is_one_whose_driver_
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_a_stopped_sweep_goes_on_and_a_trial_that_diverges_is_its_own_affair(
     ray_cluster: None, model: Path, start: Path, tmp_path: Path
 ) -> None:
@@ -337,6 +338,7 @@ class NeedsRoom(SweepProbe):
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(900)
 def test_a_trial_that_failed_goes_on_from_its_checkpoint_when_the_sweep_is_repeated(
     ray_cluster: None, model: Path, start: Path, tmp_path: Path
 ) -> None:
