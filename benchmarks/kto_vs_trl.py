@@ -26,7 +26,7 @@ import click
 import numpy as np
 import torch
 from kto_sides import BLOCK, Job, passes, settle, side, tokens_of, tokens_of_cells, write
-from machine import hardware
+from machine import hardware, rounded
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -303,15 +303,6 @@ def compare(config: SurveyConfig, feedback: Path | None, *, run_size: str, threa
         | {"size": run_size, "parameters": facts["parameters"], "dtype": job.dtype, "threads": threads}
         | {"hardware": torch.cuda.get_device_name() if gpu else hardware()}
     )
-
-
-def rounded(value: Any) -> Any:
-    """Floats to four places, all the way down."""
-    if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(inner) for inner in value]
-    return round(value, 4) if isinstance(value, float) else value
 
 
 @click.command(help=str(__doc__).replace("\n\n    ", "\n\n\b\n    "))

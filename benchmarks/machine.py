@@ -1,10 +1,11 @@
-"""What the benchmarks say of the machine they ran on."""
+"""What the benchmarks say of the machine they ran on, and how they round what they print."""
 
 from __future__ import annotations
 
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 GIB = 2**30
 
@@ -21,3 +22,12 @@ def peak_gib() -> float:
     """This process's largest resident memory (getrusage's begins with that of the process that started this one)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")) / GIB
+
+
+def rounded(value: Any) -> Any:
+    """Floats to four places, all the way down."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from machine import hardware
+from machine import hardware, rounded
 
 from valuealign.cluster.env import prepare_environment
 from valuealign.config import RunConfig, load
@@ -90,15 +90,6 @@ def figures(swept: Mapping[str, Swept], own: Sequence[Measured], trl: Measured) 
 
 def _mean(seconds: Sequence[float]) -> float | None:
     return sum(seconds) / len(seconds) if seconds else None
-
-
-def rounded(value: Any) -> Any:
-    """Floats to four places, all the way down."""
-    if isinstance(value, dict):
-        return {key: rounded(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(inner) for inner in value]
-    return round(value, 4) if isinstance(value, float) else value
 
 
 def compare(size: Size, early: RunConfig, full: RunConfig, folder: Path) -> dict[str, Any]:

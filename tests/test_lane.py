@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import ray
 from safetensors.torch import load_file
-from test_worker import local, make_run
+from test_worker import first_stage, make_run
 from tiny import make_tiny, survey_cells
 
 from valuealign.cluster.lane import Lane
-from valuealign.cluster.worker import NoCheckpoints, TrainRun, work
+from valuealign.cluster.worker import TrainRun
 from valuealign.errors import Diverged, ModelError
 from valuealign.models.adapters import WEIGHTS
 from valuealign.models.trained import trained_done
@@ -46,9 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(model, tmp_path_factory.mktemp("start"), score={})
-    work(replace(run, stages=run.stages[:1]), local, NoCheckpoints())
-    return run.trained("distribution")
+    return first_stage(model, tmp_path_factory.mktemp("start"))
 
 
 def steps_of(run: TrainRun) -> list[int]:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -26,11 +26,10 @@ import pytest
 from conftest import ROOT
 from ray.tune.search.optuna import OptunaSearch
 from test_sweep import plan_of, steps_of
-from test_worker import local, make_run
+from test_worker import first_stage
 from tiny import make_tiny
 
 from valuealign.cluster.sweep import _domain
-from valuealign.cluster.worker import NoCheckpoints, work
 
 TRIALS, SEED = 2, 1
 STEPS, EVERY = 600, 100  # of a trial, and from one checkpoint to the next
@@ -53,9 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def start(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = make_run(model, tmp_path_factory.mktemp("start"), score={})
-    work(replace(run, stages=run.stages[:1]), local, NoCheckpoints())
-    return run.trained("distribution")
+    return first_stage(model, tmp_path_factory.mktemp("start"))
 
 
 @dataclass

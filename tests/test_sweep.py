@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import ray
 from test_tracking import read_tensorboard
-from test_worker import local, make_run
+from test_worker import first_stage, local, make_run
 from tiny import behaviour_cells, make_tiny, survey_cells
 
 from valuealign.cluster.size import fitting
@@ -197,9 +197,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def start(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the trials start from: a short first stage."""
-    run = make_run(model, tmp_path_factory.mktemp("start"), score={})
-    work(replace(run, stages=run.stages[:1]), local, NoCheckpoints())
-    return run.trained("distribution")
+    return first_stage(model, tmp_path_factory.mktemp("start"))
 
 
 def test_a_training_that_diverges_ends_at_once_and_says_where(model: Path, tmp_path: Path) -> None:

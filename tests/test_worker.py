@@ -49,6 +49,13 @@ def make_run(model: Path, out: Path, **change: Any) -> TrainRun:
     return replace(run, **change)
 
 
+def first_stage(model: Path, out: Path) -> Path:
+    """What sweeps and lanes start from: the weights of a short first stage."""
+    run = make_run(model, out, score={})
+    work(replace(run, stages=run.stages[:1]), local, NoCheckpoints())
+    return run.trained("distribution")
+
+
 def local(m: Any, pad: int) -> LocalEngine:
     return LocalEngine(m, pad_id=pad)
 

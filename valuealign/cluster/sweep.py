@@ -184,7 +184,7 @@ def _ended(trial: TuneTrial, plan: TrialPlan) -> Trial:
     out = trial_folder(plan.run.out, trial.trial_id)
     last: Mapping[str, Any] = trial.last_result or {}
     figures = {name: float(last[name]) for name in FIGURES if name in last}
-    # A trial that Tune ended leaves a reason too: its driver was stopped amid the training.
+    # A reason may have been left by an earlier failure, from which the trial has recovered.
     failed = trial.status == TuneTrial.ERROR
     error = read_reason(out) if failed or last.get("score") == FAILED else ""
     if failed and not error:
