@@ -170,10 +170,24 @@ def _adds_space(tokenizer: ChatTokenizer) -> bool:
 
 def render(cell: Cell, tokenizer: ChatTokenizer) -> Rendered:
     """The cell as token ids; a cell without a prompt is a plain text, not an answer in a chat."""
-    if cell.prompt:
-        texts = [completion_ids(text, tokenizer) for text in cell.completions]
-    else:
-        texts = [
-            [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id] for text in cell.completions
-        ]
-    return Rendered(cell, tuple(prompt_ids(cell.prompt, tokenizer)), tuple(map(tuple, texts)))
+    how = tokenizer, tokenizer.chat_template, tokenizer.eos_token_id
+    texts = tuple(_completion(text, bool(cell.prompt), *how) for text in cell.completions)
+    return Rendered(cell, _prompt(cell.prompt, *how), texts)
+
+
+# One text is asked for by several sets of a run, by every trial of a sweep in one worker, and (an option) by many
+# cells. As with a turn, another template or EOS makes other entries.
+@lru_cache(maxsize=1 << 16)
+def _prompt(
+    messages: tuple[Message, ...], tokenizer: ChatTokenizer, template: str | None, eos_id: int
+) -> tuple[int, ...]:
+    return tuple(prompt_ids(messages, tokenizer))
+
+
+@lru_cache(maxsize=1 << 16)
+def _completion(
+    text: str, answers: bool, tokenizer: ChatTokenizer, template: str | None, eos_id: int
+) -> tuple[int, ...]:
+    if answers:
+        return tuple(completion_ids(text, tokenizer))
+    return (*tokenizer.encode(text, add_special_tokens=False), eos_id)
