@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from valuealign.prompts import (
     completion_ids,
     evaluate_templates,
     prompt_ids,
+    render,
     survey_messages,
     train_templates,
     wordings,
 )
-from valuealign.types import EVERYONE, Group, Item, Message, Option
+from valuealign.types import EVERYONE, Cell, Group, Item, Message, Option
 
 WOMEN = Group((("sex", "f"),), "a woman aged 25 to 34")
 ITEM = Item("q", "How {important} is {options} to you?", (Option(0, "{group}"), Option(1, "Not at all")))
@@ -161,6 +163,23 @@ def test_no_turns_are_the_start_of_a_plain_text(tmp_path: Path) -> None:
     tokenizer.bos_token = None  # some models have none: their texts are parted by EOS
     assert prompt_ids((), tokenizer) == [tokenizer.eos_token_id]
     assert completion_ids("a", tokenizer)[-1] == tokenizer.eos_token_id
+
+
+def test_a_text_is_tokenised_once_and_a_changed_template_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Trials of a sweep and sets of a run share token ids; masses stay each cell's own."""
+    tokenizer = load_base(str(make_tiny(tmp_path / "tiny"))).tokenizer
+    one = Cell((Message("user", "Is it?"),), ("yes", "no"), (1.0, 3.0), (0.0, 0.0), closed=True)
+    other = replace(one, desirable=(2.0, 2.0), completions=("no", "yes"))
+    first = render(one, tokenizer)
+    turned = render(other, tokenizer)
+    assert turned.cell is other and turned.prompt_ids == first.prompt_ids
+    assert turned.completion_ids == first.completion_ids[::-1]
+    assert first.prompt_ids == tuple(prompt_ids(one.prompt, tokenizer))
+    with monkeypatch.context() as broken:
+        broken.setattr(type(tokenizer), "encode", lambda *_, **__: pytest.fail("tokenised again"))
+        assert render(one, tokenizer).completion_ids == first.completion_ids
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}!{% endfor %}"
+    assert render(one, tokenizer).prompt_ids != first.prompt_ids
 
 
 def test_the_wordings_are_package_data() -> None:
