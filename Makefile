@@ -31,7 +31,7 @@ test-unit: setup  ## the tests that need no cluster
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist worksteal -m "not ray and not prove"
 
 test-ray: setup  ## the tests that start clusters and servers, on loopback alone
-	$(NETLESS) $(PYTEST) -m "ray and not prove"
+	$(NETLESS) $(PYTEST) --durations=20 -m "ray and not prove"
 
 check: setup  ## format, lint, types
 	$(BIN)/ruff format --check .
