@@ -1,8 +1,8 @@
 """Sweep KTO's beta, lambda_d, lambda_u and any other key of it with Ray Tune, and register the best trial.
 
     ray job submit -- python jobs/sweep_kto.py
-    python jobs/sweep_kto.py -c run.yaml sweep.trials=16 sweep.reports=8
-    python jobs/sweep_kto.py -c run.yaml sweep.trials=16 sweep.reports=8 --resume     # docs/sweep.md
+    python jobs/sweep_kto.py -c run.yaml sweep.trials=16
+    python jobs/sweep_kto.py -c run.yaml sweep.trials=16 --resume     # docs/sweep.md
 
 Every trial starts from the stage-1 model of the same configuration (trained first if there is none). Trials are
 ranked by how well held-out desirable answers are told from undesirable ones (AUC of r) among those whose survey

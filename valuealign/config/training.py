@@ -244,7 +244,7 @@ class SweepConfig(Section):
     kl: float | None = Field(
         None, gt=0, description="largest mean KL from stage 1 (nats, survey options of select); null: any"
     )
-    reports: int = Field(4, ge=1, description="evaluations during a trial; the scheduler may stop it at some")
+    reports: int = Field(8, ge=1, description="evaluations during a trial; the scheduler may stop it at some")
     scheduler: Literal["asha", "none"] = Field("asha", description="who stops weak trials early: ASHA, or nobody")
     reduction: int = Field(
         2, ge=2, description="ASHA looks after 1, reduction, reduction^2, ... reports; about 1 in so many goes on"
