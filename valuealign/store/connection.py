@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
+from valuealign import config as configuration
 from valuealign.errors import StoreError
 from valuealign.store.schema import prepare
 
@@ -46,12 +47,12 @@ class Database:
         """The store at a file (SQLite, made if absent) or at a database URL such as
         ``postgresql+psycopg://user@host/valuealign``; one of an older release is brought up to date.
 
-        Receipts of erasures lie in ``receipts``, by default in the folder ``erasures`` beside a
-        file. Raises StoreError if it cannot be opened, is no database, or comes from a newer
-        release.
+        Receipts of erasures lie in ``receipts``: by default the folder ``erasures`` beside a file, or
+        the one in VALUEALIGN_HOME for a URL. Raises StoreError if it cannot be opened, is no database,
+        or comes from a newer release.
         """
         if isinstance(where, str) and "://" in where:
-            return cls(_url(where), receipts)
+            return cls(_url(where), receipts or configuration.home() / RECEIPTS)
         path = Path(where).absolute()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

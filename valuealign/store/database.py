@@ -372,6 +372,12 @@ class Store(Database):
         again. Raises KeyReused (same key, another person), StoreError (the receipt's file cannot
         be written).
         """
+        try:
+            return self._erase(person, who, principal, key)
+        except IntegrityError:  # somebody else committed the same key in between
+            return self._erase(person, who, principal, key)
+
+    def _erase(self, person: str, who: str, principal: str, key: str | None) -> Erased:
         with self._write() as connection:
             return erasure.erase(connection, person, who=who, principal=principal, key=key, receipts=self._receipts)
 
