@@ -26,7 +26,7 @@ RUN_JOBS = (
     "sample_size",
     "service",
 )
-ALL_JOBS = (*RUN_JOBS, "draft_codebook", "plan", "preflight", "promote", "review", "demo")
+ALL_JOBS = (*RUN_JOBS, "draft_codebook", "plan", "preflight", "promote", "review", "keys", "backup", "demo")
 
 
 def job(home: Path, name: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -227,14 +227,6 @@ def test_what_is_no_database_of_ours_is_refused(tmp_path: Path):
         assert other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("recipes",)]
 
 
-def test_a_newer_schema_is_refused(tmp_path: Path):
-    Store.open(tmp_path / "x.db").close()
-    with sqlite3.connect(tmp_path / "x.db") as database:
-        database.execute("UPDATE valuealign_revision SET version_num = '0099'")
-    with pytest.raises(StoreError, match="schema 0099"):
-        Store.open(tmp_path / "x.db")
-
-
 def test_a_bad_address_is_refused_and_gives_away_no_password():
     with pytest.raises(StoreError, match="cannot use this database address") as caught:
         Store.open("nosuch://user:secret@host/db")

@@ -13,7 +13,7 @@ from storing import accepted, counts, respond
 from storing import address as address
 from storing import store as store
 
-from valuealign.errors import DiskError, KeyReused, Refused, UnknownFeedback
+from valuealign.errors import DiskError, KeyReused, Refused, UnknownFeedback, UnknownResponse
 from valuealign.store import Response, Store, new_id
 from valuealign.types import Message
 
@@ -83,6 +83,20 @@ def test_the_database_itself_refuses_shares_without_an_n(store: Store) -> None:
     for column in ("shares", "n"):
         with pytest.raises(IntegrityError), store._write() as connection:
             connection.execute(text(f"UPDATE feedback SET {column} = NULL WHERE id = '{id}'"))
+
+
+def test_an_id_that_no_database_could_hold_is_an_unknown_one(store: Store) -> None:
+    for odd in ("\0", "fb-\0", "half \ud83d"):
+        with pytest.raises(UnknownFeedback):
+            store.feedback(odd)
+        with pytest.raises(UnknownFeedback):
+            store.review([odd], "accepted", who="r")
+        with pytest.raises(UnknownResponse):
+            store.response(odd)
+        with pytest.raises(UnknownResponse):
+            store.add_feedback(odd, verdict="desirable")
+        with pytest.raises(Refused):
+            store.page_feedback(person=odd)
 
 
 def test_an_idempotency_key_is_its_principals_own(store: Store) -> None:

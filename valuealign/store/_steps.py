@@ -26,6 +26,11 @@ def now(*, ahead_s: float = 0.0) -> str:
     return (datetime.now(UTC) + timedelta(seconds=ahead_s)).isoformat(timespec="milliseconds")
 
 
+def keepable(text: str) -> bool:
+    """Whether both databases can hold the text: no NUL in it, and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def note(connection: Connection, who: str, event: str, subject: str, detail: Mapping[str, Any]) -> None:
     connection.execute(
         t.audit.insert().values(created=now(), who=who, event=event, subject=subject, detail=dict(detail))

@@ -58,6 +58,8 @@ class Store(Database):
 
     def response(self, response_id: str) -> Response:
         """The response of that id. Raises UnknownResponse."""
+        if not steps.keepable(response_id):
+            raise steps.unknown_response(response_id)
         with self._read() as connection:
             row = connection.execute(select(t.responses).where(t.responses.c.id == response_id)).one_or_none()
         if row is None:
@@ -94,6 +96,8 @@ class Store(Database):
         """
         said = posts.columns(verdict, correction, shares, n, comment, metadata, person, traits, campaign)
         posts.check_texts({"principal": principal, "key": key})
+        if not steps.keepable(response_id):
+            raise steps.unknown_response(response_id)
         try:
             with self._write() as connection:
                 return posts.insert(connection, response_id, said, who=who, principal=principal, key=key)
@@ -105,6 +109,8 @@ class Store(Database):
 
     def feedback(self, feedback_id: str) -> Feedback:
         """The feedback of that id. Raises UnknownFeedback."""
+        if not steps.keepable(feedback_id):
+            raise steps.unknown_feedback(feedback_id)
         with self._read() as connection:
             row = connection.execute(select(t.feedback).where(t.feedback.c.id == feedback_id)).one_or_none()
         if row is None:
@@ -139,6 +145,7 @@ class Store(Database):
         What is added meanwhile comes last, so nothing is seen twice or left out. Raises Refused for
         what is no cursor.
         """
+        posts.check_texts({"name": name, "person": person})
         query = posts.chosen(steps.select_judged(), status, name, person=person)
         with self._read() as connection:
             return posts.page(connection, query, limit, after)
@@ -181,6 +188,8 @@ class Store(Database):
         with self._write() as connection:
             steps.free_expired(connection)
             for feedback_id in ids:
+                if not steps.keepable(feedback_id):
+                    raise steps.unknown_feedback(feedback_id)
                 changed = connection.execute(
                     t.feedback.update()
                     .where(
