@@ -44,6 +44,11 @@ def test_a_response_comes_back_as_it_was_kept(store: Store):
     assert kept.created.endswith("+00:00")
 
 
+def test_an_answer_with_a_character_that_postgresql_lacks_is_kept(store: Store):
+    id = respond(store, answer="a\0b", asked="c\0d")
+    assert store.response(id).answer == "a\ufffdb" and store.response(id).messages[0].content == "c\0d"
+
+
 def test_feedback_for_an_unknown_response_leaves_nothing(store: Store):
     with pytest.raises(UnknownResponse, match="no such response"):
         store.add_feedback("chat-00", verdict="desirable", key="k")

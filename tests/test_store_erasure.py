@@ -61,6 +61,20 @@ def test_nothing_of_the_person_is_left_and_nothing_of_others_goes(store: Store, 
     assert store.erasures() == [receipt]
 
 
+def test_sqlite_keeps_no_trace_of_it_in_its_files(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "db" / "x.db")
+    history(store)
+
+    def on_disk() -> list[str]:
+        held = b"".join(path.read_bytes() for path in (tmp_path / "db").iterdir() if path.is_file())
+        return [word for word in WORDS if word.encode() in held]
+
+    assert on_disk() == list(WORDS)
+    store.erase("who-was-here", who="ops")
+    assert on_disk() == []
+    store.close()
+
+
 def test_a_manifest_keeps_the_ids_and_the_receipt_names_it(store: Store) -> None:
     mine, others = accepted(store, 2, person="p-1"), accepted(store, 1, person="p-2")
     used = store.claim("demo", who="a", lease_s=60)

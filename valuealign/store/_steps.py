@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from valuealign.errors import AliasMoved, StoreError, UnknownFeedback, UnknownResponse
 from valuealign.store import tables as t
-from valuealign.store.records import AliasState, Feedback, Judged, Manifest, Response
+from valuealign.store.records import AliasState, Feedback, Judged, Manifest, Move, Response
 from valuealign.types import Message
 
 
@@ -123,6 +123,13 @@ def to_response(row: Row[Any], prefix: str = "") -> Response:
 
 def to_judged(row: Row[Any]) -> Judged:
     return Judged(to_feedback(row), to_response(row, "response__"))
+
+
+_MOVE = tuple(field.name for field in fields(Move))
+
+
+def to_move(row: Row[Any]) -> Move:
+    return Move(**{name: getattr(row, name) for name in _MOVE})
 
 
 def unknown_response(response_id: str) -> UnknownResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,10 +45,12 @@ class Store(Database):
         return self.add_responses([response])[0]
 
     def add_responses(self, responses: Sequence[Response]) -> list[Response]:
-        """Keep several, all or none. Raises Refused for a text that cannot be kept."""
-        made = [replace(response, created=response.created or steps.now()) for response in responses]
-        for one in made:
-            posts.check_texts({"answer": one.answer, "person": one.person})
+        """Keep several, all or none; NUL in an answer becomes U+FFFD. Raises Refused for an id that cannot be kept."""
+        made = []
+        for one in responses:
+            posts.check_texts({"person": one.person, "key_id": one.key_id})
+            answer = one.answer.replace("\0", "\N{REPLACEMENT CHARACTER}")
+            made.append(replace(one, answer=answer, created=one.created or steps.now()))
         rows = [
             {**vars(one), "messages": [list(message) for message in one.messages], "detail": dict(one.detail)}
             for one in made
@@ -98,14 +101,9 @@ class Store(Database):
         posts.check_texts({"principal": principal, "key": key})
         if not steps.keepable(response_id):
             raise steps.unknown_response(response_id)
-        try:
-            with self._write() as connection:
-                return posts.insert(connection, response_id, said, who=who, principal=principal, key=key)
-        except IntegrityError:
-            # Somebody else committed the same key in between, or erased the response (not on SQLite,
-            # where writers queue).
-            with self._write() as connection:
-                return posts.insert(connection, response_id, said, who=who, principal=principal, key=key)
+        return self._once_more(
+            partial(posts.insert, response_id=response_id, said=said, who=who, principal=principal, key=key)
+        )
 
     def feedback(self, feedback_id: str) -> Feedback:
         """The feedback of that id. Raises UnknownFeedback."""
@@ -339,11 +337,7 @@ class Store(Database):
         history = t.alias_history
         query = select(history).where(history.c.name == name, history.c.alias == alias).order_by(history.c.epoch)
         with self._read() as connection:
-            rows = connection.execute(query).all()
-        return [
-            Move(r.name, r.alias, r.kind, r.from_version, r.to_version, r.epoch, r.who, r.why, r.figures, r.created)
-            for r in rows
-        ]
+            return [steps.to_move(row) for row in connection.execute(query)]
 
     # Audit
 
@@ -381,14 +375,10 @@ class Store(Database):
         again. Raises KeyReused (same key, another person), StoreError (the receipt's file cannot
         be written).
         """
-        try:
-            return self._erase(person, who, principal, key)
-        except IntegrityError:  # somebody else committed the same key in between
-            return self._erase(person, who, principal, key)
-
-    def _erase(self, person: str, who: str, principal: str, key: str | None) -> Erased:
-        with self._write() as connection:
-            return erasure.erase(connection, person, who=who, principal=principal, key=key, receipts=self._receipts)
+        work = partial(erasure.erase, person=person, who=who, principal=principal, key=key, receipts=self._receipts)
+        receipt = self._once_more(work)
+        self._forget()
+        return receipt
 
     def erased(self, person: str) -> bool:
         """Whether the person was ever erased (and may have come back since)."""
