@@ -184,3 +184,10 @@ def test_receipts_lie_beside_a_file(tmp_path: Path) -> None:
     (tmp_path / "erasures" / "er-1.json").write_text("{}")
     with pytest.raises(StoreError, match="no receipt"):
         erasure.read_receipts(tmp_path / "erasures")
+
+
+def test_receipts_of_a_database_server_lie_in_the_home(postgres_url: str, home: Path) -> None:
+    store = Store.open(postgres_url)
+    receipt = store.erase("p-1", who="ops")
+    assert [path.name for path in (home / "erasures").iterdir()] == [f"{receipt.id}.json"]
+    store.close()
