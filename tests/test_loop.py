@@ -78,7 +78,7 @@ def test_a_group_that_few_items_are_asked_of_is_judged_with_others():
         for i, (s, q, _) in enumerate(Exam.keys)
     )
     found = judge(candidate(), exam=few)
-    assert "the small groups" not in found.checks[2].name or found.checks[2].figure.n == 6
+    assert found.checks[2].name.endswith("the small groups") and found.checks[2].figure.n == 6
     lonely = Exam()
     lonely.keys = tuple((s, q, "everyone") for s, q, _ in Exam.keys)
     assert len(judge(candidate(), exam=lonely).checks) == SURVEY + 3 - 2, "without groups there is no worst one"
@@ -270,9 +270,6 @@ def test_whole_prompts_are_kept_out_of_training_and_none_where_they_are_few():
     assert set(taught.held_ids) == held_out(rows, share=0.2, alike=0.8) and not taught.notes
     held_prompts = {row.response.messages for row in rows if row.feedback.id in taught.held_ids}
     assert held_prompts == {c.prompt for c in taught.held} and not held_prompts & {c.prompt for c in taught.cells}
-    assert not held_prompts & {
-        (Message("user", t.replace("{prompt}", p[-1].content)),) for p in held_prompts for t in templates()
-    }
     assert len(taught.paraphrases) == len(templates()) * len(taught.cells)
     assert lessons(config, rows[:1]).notes, "it says that nothing is kept out"
 
