@@ -54,7 +54,7 @@ class Compared:
 
     def __str__(self) -> str:
         mine, other = self.wanting
-        told = f"wanting: {mine:.0%} of the canary's {self.canary} answers, {other:.0%} of the champion's {self.champion}"
+        told = f"wanting: {mine:.0%} of {self.canary} answers of the canary, {other:.0%} of {self.champion} of the rest"
         apart = self.apart
         worse = ": the canary is worse" if self.worse else ""
         return f"{told}; difference {apart.value:.3f} [{apart.low:.3f}, {apart.high:.3f}]{worse}"
