@@ -157,3 +157,15 @@ def test_the_anchor_is_as_old_as_the_peoples_answers(world: World):
         and newer.days(date(2026, 11, 29)) == 928
     )
     assert "when the people were asked" in str(newer) and anchor(world.registry, "nobody") is None
+
+
+def test_a_champion_that_moved_during_a_rebuild_wins(taught: tuple[World, dict[str, list[str]]]):
+    world, _ = taught
+    erase("ann", store=world.store, registry=world.registry, who="officer")
+
+    def raced(**asked: Any):
+        world.registry.move("demo", "champion", "v1", expected="v5", who="person", why="by hand")
+        return world.trainer()(**asked)
+
+    done = world.rebuild(raced)
+    assert not done.promoted and "somebody moved" in done.reason and world.registry.get("demo@champion").id == "v1"

@@ -76,7 +76,12 @@ def taken(rows: Sequence[Judged], used: Sequence[Judged] = (), **settings: Any) 
 
 def test_texts_that_read_the_same_are_the_same():
     assert normal("  ＢE kínd!! ") == normal("be kind") == "be kind"
-    texts = ["Bring her some soup, please.", "bring HER some soup -- please", "Bring her some soups, please", "Win."]
+    texts = [
+        "Bring her some good soup, please.",
+        "bring HER some good soup -- please",
+        "Bring her some good soup pleas",
+        "Win.",
+    ]
     a, b, c, d = clusters(texts, 0.8)
     assert a == b == c != d
     ill, loud = clusters(["My neighbour is ill. What should I do?", "My neighbour is loud. What should I do?"], 0.8)

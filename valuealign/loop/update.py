@@ -189,7 +189,7 @@ class _Turn:
         version = self.registry.register(candidate.folder, name=self.config.name, card=card, parent=start, who=self.who)
         event = "gate.passed" if verdict.passed else "gate.failed"
         self.store.note(self.who, event, version.ref, {"checks": verdict.figures()})
-        return Outcome(verdict.passed, "", len(rows), str(facts["id"]), version, verdict)
+        return Outcome(False, "", len(rows), str(facts["id"]), version, verdict)
 
     def promote(
         self,
@@ -202,10 +202,9 @@ class _Turn:
     ) -> bool:
         """Move the champion (or the canary); False if somebody else did."""
         assert outcome.version is not None and outcome.gate is not None
-        alias, expected, epoch = CHAMPION, champion.id, seen.epoch
-        if canary:
-            state = self.registry.alias(self.config.name, CANARY)
-            alias, expected, epoch = CANARY, state.version if state else None, state.epoch if state else None
+        state = seen if not canary else self.registry.alias(self.config.name, CANARY)
+        alias = CANARY if canary else CHAMPION
+        expected, epoch = (state.version, state.epoch) if state else (None, None)
         try:
             self.registry.move(
                 self.config.name,
@@ -220,7 +219,7 @@ class _Turn:
             )
         except AliasMoved:
             return False
-        self.progress(f"{self.config.name} is {outcome.version.id}, was {expected or 'not set'}")
+        self.progress(f"{self.config.name}@{alias} is {outcome.version.id}, was {expected or 'not set'}")
         return True
 
 
