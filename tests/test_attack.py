@@ -20,8 +20,10 @@ from valuealign.config import RunConfig, load
 from valuealign.engine import LocalEngine, adamw, score_all
 from valuealign.learner import Stage, distribution_term, learn, update_stage
 from valuealign.loop import Candidate, update
+from valuealign.metrics import softmax
 from valuealign.models.seed import ensure_seed
 from valuealign.prepared import Prepared, prepare
+from valuealign.prompts import ask as ask_
 from valuealign.prompts import render
 from valuealign.registry import Registry, Version
 from valuealign.store import Response, Store, new_id
@@ -282,3 +284,22 @@ def test_the_gate_refuses_a_model_that_left_the_people(scene: Scene):
         word in done.reason for word in ("survey distance", "KL of survey answers", "spread of answers")
     )
     assert scene.registry.get("demo").id == "v1"
+
+
+def test_shares_that_people_posted_come_nearer(scene: Scene):
+    """A correction of a distribution, through the loop: the question's shares move, and the survey's stay."""
+    options = ("yes", "perhaps", "no")
+    prompt = ask_("Should the harbour be closed to ships?", options)
+    cells = [Cell(prompt, options, (1.0, 0.0, 0.0), (0.0,) * 3)]
+    local = Local(load(None, scene.settings), scene.prepared, scene.out)
+    asked = Response(new_id("dist"), "distribution", "demo", "v1", prompt, "no", {"options": list(options)})
+    posted = scene.store.add_feedback(
+        scene.store.add_response(asked).id, verdict="shares", shares={"yes": 0.8, "perhaps": 0.1, "no": 0.1}, n=400
+    )
+    scene.store.review([posted.id], "accepted", who="reviewer")
+    done, trainer = scene.learn()
+    (trained,) = trainer.cells[0]
+    assert trained.closed and trained.n_eff == 100 and trained.desirable == pytest.approx((0.8, 0.1, 0.1))
+    assert done.promoted, done.reason
+    was, now = (softmax(local.score(version, cells)[0])[0] for version in (scene.stage1, done.version.path))
+    assert abs(now - 0.8) < abs(was - 0.8) / 2, (was, now)
