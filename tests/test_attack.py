@@ -257,6 +257,9 @@ def test_a_flood_moves_the_undefended_model_and_not_the_defended_one(scene: Scen
     assert done.promoted and opinion_mass(trainer.cells[0]) == len(flooded)
     undefended = scene.leaning(done.version.path) - before
     assert (undefended > 0).all() and undefended.mean() > 3, undefended
+    print(
+        f"log-odds of the opinion on other prompts: {defended.mean():+.1f} nats defended, {undefended.mean():+.1f} not"
+    )
     assert abs(defended.mean()) < undefended.mean() / 4, (defended, undefended)
 
 

@@ -220,6 +220,10 @@ def test_independent_raters_can_accept():
     for same in ({"person": "p"}, {"key": "k"}, {"key": None}):
         rows = [said(**{"person": f"p{i}", "key": f"k{i}", "status": "quarantined"} | same) for i in range(3)]
         assert not taken(rows, agreement=2), same
+    # Whoever has two keys or whose key has two persons does not hide the others.
+    crossed = [("p1", "k1"), ("p1", "k2"), ("p2", "k1")]
+    rows = [said(person=person, key=key, status="quarantined") for person, key in crossed]
+    assert taken(rows, agreement=2) == 2 and not taken(rows, agreement=3)
     with pytest.raises(ConfigError, match="agreement"):
         load(None, ["update.intake.agreement=1"])
 

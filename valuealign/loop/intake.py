@@ -24,6 +24,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import maximum_bipartite_matching
+
 from valuealign.config import IntakeConfig
 from valuealign.loop.texts import clusters, normal, of_prompt
 from valuealign.store import Judged, Store
@@ -100,8 +104,9 @@ def take_in(store: Store, name: str, rules: IntakeConfig, *, who: str = WHO) -> 
     """
     waiting = [*store.list_feedback("quarantined", name=name), *store.list_feedback("accepted", name=name)]
     found = screen(waiting, store.list_feedback("used", name=name), rules)
+    still = {row.feedback.id for row in store.list_feedback("quarantined", name=name)}  # what a person decided stands
     for count in sorted(set(found.agreed.values())):
-        ids = [id for id, raters in found.agreed.items() if raters == count]
+        ids = [id for id, raters in found.agreed.items() if raters == count and id in still]
         store.review(ids, "accepted", who=who, reason=f"{count} independent raters say the same")
     before = {row.feedback.id: row.feedback.screened or {} for row in waiting}
     now = {id: {"rules": list(found.found.get(id, ()))} for id in before}
@@ -203,14 +208,16 @@ def _agreed(mine: Sequence[Item], rules: IntakeConfig, found: dict[str, list[str
 
 
 def _independent(items: Sequence[Item]) -> int:
-    """How many of them can be had such that no two share a person or a key. Without a key nobody is known."""
-    persons, keys, count = set(), set(), 0
-    for item in sorted(items, key=lambda item: item.id):
-        if item.key is not None and item.voice not in persons and item.key not in keys:
-            persons.add(item.voice)
-            keys.add(item.key)
-            count += 1
-    return count
+    """How many of them can be had such that no two share a voice or a key. Without a key nobody is known."""
+    pairs = {(item.voice, item.key) for item in items if item.key is not None}
+    if not pairs:
+        return 0
+    voices = {voice: n for n, voice in enumerate(sorted({voice for voice, _ in pairs}))}
+    keys = {key: n for n, key in enumerate(sorted({key for _, key in pairs}))}
+    place = [(voices[voice], keys[key]) for voice, key in pairs]
+    rows, columns = zip(*place, strict=True)
+    graph = coo_matrix((np.ones(len(place)), (rows, columns)), shape=(len(voices), len(keys))).tocsr()
+    return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
 
 
 def _once(items: Sequence[Item], past: Sequence[Item], found: dict[str, list[str]]) -> list[Item]:
