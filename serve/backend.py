@@ -5,7 +5,7 @@ Log-probabilities are in nats.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -55,7 +55,9 @@ class Backend(Protocol):
 
     waiting: int  # requests that no model has begun yet
 
-    def chat(self, version: Version, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[Piece | Reply]:
+    def chat(
+        self, version: Version, messages: Sequence[Message], sampling: Sampling
+    ) -> AsyncGenerator[Piece | Reply, None]:
         """Answer a chat: pieces as they come, the Reply last. Closing the iterator ends the work on it."""
         ...
 
