@@ -19,6 +19,7 @@ ValuealignError            everything below; jobs print it and exit with status 
 │   ├── UnknownFeedback    feedback that was never posted
 │   └── KeyReused          an idempotency key that came with another body before
 ├── GateError              an update that cannot be judged
+├── Busy                   the service has no room for a request now
 ├── ClusterError           processes of a cluster that do not start, answer or agree
 └── DiskError              a disk that is full, or a place that cannot be written to
 """
@@ -123,6 +124,10 @@ class KeyReused(StoreError):
 
 class GateError(ValuealignError):
     """An update that cannot be judged."""
+
+
+class Busy(ValuealignError):
+    """The service has no room for a request now; the same request may be sent again."""
 
 
 class ClusterError(ValuealignError):
