@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
 
-from valuealign.errors import AliasMoved, KeyReused, StoreError, UnknownFeedback, UnknownResponse
+from valuealign.errors import AliasMoved, StoreError, UnknownFeedback, UnknownResponse
 from valuealign.store import tables as t
-from valuealign.store.records import AliasState, Feedback, Judged, Manifest, Receipt, Response
+from valuealign.store.records import AliasState, Feedback, Judged, Manifest, Response
 from valuealign.types import Message
 
 
@@ -30,17 +30,6 @@ def note(connection: Connection, who: str, event: str, subject: str, detail: Map
     connection.execute(
         t.audit.insert().values(created=now(), who=who, event=event, subject=subject, detail=dict(detail))
     )
-
-
-def replay(connection: Connection, key: str, body: str) -> Receipt | None:
-    row = connection.execute(select(t.idempotency).where(t.idempotency.c.key == key)).one_or_none()
-    if row is None:
-        return None
-    if row.body_sha256 != body:
-        raise KeyReused(
-            "this Idempotency-Key came with another body before", where=key, mend="use a new key for a new post"
-        )
-    return Receipt(**row.answer, replayed=True)
 
 
 def insert_manifest(connection: Connection, manifest: Manifest) -> None:
@@ -113,23 +102,16 @@ def select_judged() -> Select[Any]:
     return select(t.feedback, *response).join(t.responses, t.responses.c.id == t.feedback.c.response_id)
 
 
+_FEEDBACK = tuple(field.name for field in fields(Feedback))
+_RESPONSE = tuple(field.name for field in fields(Response))
+
+
 def to_feedback(row: Row[Any]) -> Feedback:
-    return Feedback(
-        id=row.id,
-        response_id=row.response_id,
-        verdict=row.verdict,
-        correction=row.correction,
-        status=row.status,
-        created=row.created,
-        reviewer=row.reviewer,
-        reason=row.reason,
-        reviewed=row.reviewed,
-    )
+    return Feedback(**{name: getattr(row, name) for name in _FEEDBACK})
 
 
 def to_response(row: Row[Any], prefix: str = "") -> Response:
-    names = ("id", "kind", "name", "version", "messages", "answer", "detail", "created")
-    columns = {name: getattr(row, prefix + name) for name in names}
+    columns = {name: getattr(row, prefix + name) for name in _RESPONSE}
     columns["messages"] = tuple(Message(role, content) for role, content in columns["messages"])
     return Response(**columns)
 
