@@ -6,105 +6,110 @@ loaded as adapters over one base model, so that a promotion or a rollback redepl
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 import os
 import socket
-from collections.abc import Sequence
+import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 
-from serve.api import Reply, create_app
-from valuealign.config import RunConfig
-from valuealign.errors import ConfigError, ModelError, RegistryError
+from serve.api import create_app
+from serve.engine import Batcher
+from valuealign.config import RunConfig, ServeConfig
+from valuealign.errors import ConfigError, RegistryError, ValuealignError
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
-from valuealign.models.trained import is_whole
-from valuealign.prompts import Template, render, train_templates
-from valuealign.registry import Registry, Version, check_base
+from valuealign.prompts import Template, train_templates
+from valuealign.registry import Registry, check_base
 from valuealign.store import Store
-from valuealign.types import Cell, Message
 
 APP = "valuealign"
-LOADED = 4  # adapters of one replica: champion, predecessor, and the last others asked for
-WHOLE = 2  # full fine-tunes bring all weights each: champion and predecessor
+LOOK = 1.0  # seconds between looks for versions that may soon be asked for
+OTHERS = 32  # requests of a replica besides those that wait for the model or are answered: feedback, lists, health
+log = logging.getLogger("valuealign.serve")
 
 
-class HostBackend:
-    """A ``Host`` behind the API. Answers run inline: on few cores a thread beside the event loop
-    makes each answer slower, and an adapter is switched in place, so answers queue anyway."""
+class Replica:
+    """What Ray Serve runs: the API over a store, a registry and a model with its versions."""
 
-    def __init__(self, host: Host, *, base_hash: str | None, limit: int | None = None, keep: int = LOADED) -> None:
-        self._host, self.base_hash, self._limit, self._keep = host, base_hash, limit, keep
-        self._used: list[str] = []
+    def __init__(
+        self,
+        *,
+        name: str,
+        database: str,
+        root: str,
+        base: str,
+        dtype: str,
+        quantize: str,
+        place: ServeConfig,
+        template: Template,
+    ) -> None:
+        store = Store.open(database)
+        registry = Registry(Path(root), store)
+        # Several GPUs share the layers of a model that is too large for one.
+        device = "auto" if place.gpus > 1 else "cuda" if place.gpus else "cpu"
+        host = Host(base, dtype, quantize=quantize, device=device)
+        base_hash = fingerprint(Path(base), quantize)
+        check_base(registry.get(f"{name}@champion"), base_hash, "start the service anew")
+        self._backend = Batcher(host, base_hash=base_hash, max_batch=place.max_batch, queue=place.queue)
+        self._warm = Warm(self._backend, registry, name)
+        self._warm.look()
+        threading.Thread(target=self._warm.keep_looking, name="warm", daemon=True).start()
+        self._app = create_app(
+            store=store,
+            registry=registry,
+            backend=self._backend,
+            name=name,
+            max_tokens=place.max_tokens,
+            template=template,
+        )
 
-    async def chat(
-        self, version: Version, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int | None
-    ) -> Reply:
-        """Answer a chat. Raises ModelError if it does not fit the model."""
-        self.attach(version)
-        answer = self._host.generate(version.id, messages, max_tokens=max_tokens, temperature=temperature, seed=seed)
-        return Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.finish)
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
 
-    async def score(self, version: Version, cells: Sequence[Cell]) -> Sequence[np.ndarray]:
-        """Raw log-probabilities [K] (nats) of each cell's completions. Raises ModelError for a question too long."""
-        self.attach(version)
-        for cell in cells if self._limit else ():
-            rendered = render(cell, self._host.tokenizer(version.id))
-            longest = len(rendered.prompt_ids) + max(map(len, rendered.completion_ids))
-            if self._limit and longest > self._limit:
-                what = f"the question has {longest} tokens with its longest option, the model reads {self._limit}"
-                raise ModelError(what, where="item", mend="shorten it")
-        return self._host.score(version.id, cells)
+    async def check_health(self) -> None:
+        """Ray Serve starts a replica anew whose model cannot write one token."""
+        await asyncio.to_thread(self._backend.check)
 
-    def attach(self, version: Version) -> None:
-        """Load a version's adapter, and detach the one asked for longest ago if there are too many.
 
-        Raises RegistryError if the adapter does not belong over this base.
-        """
-        if version.id not in self._host.loaded():
+class Warm:
+    """Attaches versions beside the serving ones before anybody asks for them, so that a promotion or a rollback
+    makes nobody wait: the champion, its predecessor, and the version that was registered last."""
+
+    def __init__(self, backend: Batcher, registry: Registry, name: str) -> None:
+        self._backend, self._registry, self._name = backend, registry, name
+        self._seen: object = None
+
+    def keep_looking(self) -> None:
+        """Look every second, for ever."""
+        while True:
+            threading.Event().wait(LOOK)
             try:
-                if self.base_hash:
-                    check_base(version, self.base_hash, "start the service anew with a champion over that base")
-                self._host.load(version.id, version.path)
-            except ModelError as error:
-                raise RegistryError(error.what, where=version.ref, mend=error.mend) from error
-        self._used = [used for used in self._used if used != version.id] + [version.id]
-        keep = min(self._keep, WHOLE) if is_whole(version.path) else self._keep
-        for old in self._used[:-keep]:
-            self._host.unload(old)
-        self._used = self._used[-keep:]
+                self.look()
+            except Exception as error:  # the database may be away for a while
+                log.warning("no look for new versions: %s", error)
 
-
-def build(
-    *,
-    name: str,
-    database: str,
-    root: str,
-    base: str,
-    dtype: str,
-    quantize: str,
-    gpu: bool,
-    max_tokens: int,
-    template: Template,
-) -> FastAPI:
-    """What a replica runs: opens the store, loads the base, the champion and its predecessor."""
-    store = Store.open(database)
-    registry = Registry(Path(root), store)
-    host = Host(base, dtype, quantize=quantize, device="cuda" if gpu else "cpu")
-    limit = json.loads((Path(base) / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    backend = HostBackend(host, base_hash=fingerprint(Path(base), quantize), limit=limit)
-    for version in (registry.previous(name), registry.get(f"{name}@champion")):
-        if version is not None and version.card.get("base_hash") in (None, backend.base_hash):
-            backend.attach(version)
-    return create_app(
-        store=store, registry=registry, backend=backend, name=name, max_tokens=max_tokens, template=template
-    )
+    def look(self) -> None:
+        """Attach what is new; what does not belong over the base is logged, and refused when it is asked for."""
+        family = self._registry.root / self._name
+        seen = (self._registry.store.aliases(self._name), family.stat().st_mtime_ns)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        before = self._registry.previous(self._name)
+        serving = [one for one in (before, self._registry.get(f"{self._name}@champion")) if one is not None]
+        self._backend.pin(one.id for one in serving)
+        newest = self._registry.versions(self._name)[-1]
+        for version in (newest, *serving):
+            try:
+                self._backend.attach(self._registry.get(version.ref))
+            except ValuealignError as error:
+                log.warning("not kept warm: %s", error)
 
 
 def start(config: RunConfig, *, home: Path) -> str:
@@ -134,8 +139,7 @@ def start(config: RunConfig, *, home: Path) -> str:
         "base": str(base),
         "dtype": config.model.dtype,
         "quantize": champion.quantize,  # a version is served over what it was trained over
-        "gpu": place.gpus > 0,
-        "max_tokens": place.max_tokens,
+        "place": place,
         "template": train_templates(config.prompts)[0],
     }
     if set(serve.status().applications) == {APP}:
@@ -143,14 +147,27 @@ def start(config: RunConfig, *, home: Path) -> str:
     _check_port(place.host, place.port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it warns of options that it then applies
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=place.host, port=place.port))
-    deployment = serve.deployment(
-        name=APP,
-        num_replicas=place.replicas,
-        max_ongoing_requests=64,
-        ray_actor_options={"num_cpus": place.cpus, "num_gpus": place.gpus},
-    )
-    serve.run(deployment(serve.ingress(lambda: build(**facts))()).bind(), name=APP, route_prefix="/")
+    deployment = serve.deployment(serve.ingress()(Replica), name=APP, **_scale(place))
+    serve.run(deployment.bind(**facts), name=APP, route_prefix="/")
     return f"http://{place.host}:{place.port}"
+
+
+def _scale(place: ServeConfig) -> dict[str, Any]:
+    """How many replicas there are, on what, and how many requests each takes (its own queue refuses before)."""
+    replicas: dict[str, Any] = {"num_replicas": place.replicas}
+    if place.max_replicas and place.max_replicas > place.replicas:
+        replicas = {
+            "autoscaling_config": {
+                "min_replicas": place.replicas,
+                "max_replicas": place.max_replicas,
+                "target_ongoing_requests": place.max_batch,
+            }
+        }
+    return {
+        **replicas,
+        "max_ongoing_requests": place.queue + place.max_batch + OTHERS,
+        "ray_actor_options": {"num_cpus": place.cpus, "num_gpus": place.gpus},
+    }
 
 
 def running() -> tuple[str, ...]:

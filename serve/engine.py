@@ -110,6 +110,7 @@ class Batcher:
     ) -> None:
         self._host, self.base_hash = host, base_hash
         self._keep, self._max_batch, self._queue = keep, max_batch, queue
+        self._pinned: frozenset[str] = frozenset()
         self._attaching = threading.Lock()
         self._lock = threading.Condition()  # of the next four
         self._claims: dict[str, int] = {}  # attached versions, the one asked longest ago first: how many need each
@@ -180,21 +181,29 @@ class Batcher:
         with self._attaching:
             if version.id in self._claims:
                 return
-            try:
-                if self.base_hash:
+            if self.base_hash:
+                try:
                     check_base(version, self.base_hash, "start the service anew with a champion over that base")
+                except ModelError as error:
+                    raise RegistryError(error.what, where=version.ref, mend=error.mend) from error
+            keep = min(self._keep, WHOLE) if is_whole(version.path) else self._keep
+            with self._lock:
+                free = [one for one, claims in self._claims.items() if not claims and one not in self._pinned]
+                old = free[: max(0, len(self._claims) + 1 - keep)]
+                for one in old:
+                    del self._claims[one]
+            for one in old:  # before there is one more, for whom there may be no memory
+                self._host.unload(one)
+            try:
                 self._host.load(version.id, version.path)
             except ModelError as error:
                 raise RegistryError(error.what, where=version.ref, mend=error.mend) from error
-            keep = min(self._keep, WHOLE) if is_whole(version.path) else self._keep
             with self._lock:
-                free = [one for one, claims in self._claims.items() if not claims]
                 self._claims[version.id] = 0
-                old = free[: max(0, len(self._claims) - keep)]
-                for one in old:
-                    del self._claims[one]
-            for one in old:
-                self._host.unload(one)
+
+    def pin(self, versions: Iterable[str]) -> None:
+        """Detach none of these versions (ids) until others are pinned."""
+        self._pinned = frozenset(versions)
 
     def attached(self) -> tuple[str, ...]:
         """The ids of the attached versions, the one asked for longest ago first."""

@@ -23,22 +23,6 @@ QUESTION = {"item": "Is rain good?", "options": ["not at all", "a bit", "very mu
 ASK = "Who sings?"
 
 
-def adapter(base: Path, folder: Path, *, seed: int) -> Path:
-    """An adapter that changes every layer, so that each version answers in its own way."""
-    import torch
-    from peft import get_peft_model_state_dict
-
-    from valuealign.models.adapters import add_adapter, write_adapter
-    from valuealign.models.load import load_base
-
-    model = add_adapter(load_base(str(base)).model, r=4, alpha=8.0, seed=seed)
-    state = get_peft_model_state_dict(model)
-    generator = torch.Generator().manual_seed(seed)
-    state = {key: torch.randn(value.shape, generator=generator) * 0.5 for key, value in state.items()}
-    write_adapter(state, model.peft_config["default"], folder, base="tiny")
-    return folder
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -47,7 +31,7 @@ def free_port() -> int:
 
 class World:
     def __init__(self, home: Path) -> None:
-        from tiny import make_tiny
+        from tiny import make_tiny, random_adapter
 
         from valuealign.models.load import fingerprint
 
@@ -56,7 +40,9 @@ class World:
         self.registry = Registry(home / "registry", self.store)
         card = {"base": str(self.base), "base_hash": fingerprint(self.base)}
         self.versions = [
-            self.registry.register(adapter(self.base, home / f"adapter{seed}", seed=seed), name="demo", card=card)
+            self.registry.register(
+                random_adapter(self.base, home / f"adapter{seed}", seed=seed), name="demo", card=card
+            )
             for seed in (1, 2)
         ]
         self.config = load(None, ["name=demo", f"serve.port={free_port()}", "serve.max_tokens=8"])
