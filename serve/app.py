@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import socket
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 
 from serve.api import create_app
 from serve.engine import Batcher
+from serve.warm import Warm
 from valuealign.config import RunConfig, ServeConfig
-from valuealign.errors import ConfigError, RegistryError, ValuealignError
+from valuealign.errors import ConfigError, RegistryError
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
 from valuealign.prompts import Template, train_templates
@@ -29,9 +29,7 @@ from valuealign.registry import Registry, check_base
 from valuealign.store import Store
 
 APP = "valuealign"
-LOOK = 1.0  # seconds between looks for versions that may soon be asked for
 OTHERS = 32  # requests of a replica besides those that wait for the model or are answered: feedback, lists, health
-log = logging.getLogger("valuealign.serve")
 
 
 class Replica:
@@ -57,9 +55,7 @@ class Replica:
         base_hash = fingerprint(Path(base), quantize)
         check_base(registry.get(f"{name}@champion"), base_hash, "start the service anew")
         self._backend = Batcher(host, base_hash=base_hash, max_batch=place.max_batch, queue=place.queue)
-        self._warm = Warm(self._backend, registry, name)
-        self._warm.look()
-        threading.Thread(target=self._warm.keep_looking, name="warm", daemon=True).start()
+        Warm(self._backend, registry, name).start()
         self._app = create_app(
             store=store,
             registry=registry,
@@ -75,41 +71,6 @@ class Replica:
     async def check_health(self) -> None:
         """Ray Serve starts a replica anew whose model cannot write one token."""
         await asyncio.to_thread(self._backend.check)
-
-
-class Warm:
-    """Attaches versions beside the serving ones before anybody asks for them, so that a promotion or a rollback
-    makes nobody wait: the champion, its predecessor, and the version that was registered last."""
-
-    def __init__(self, backend: Batcher, registry: Registry, name: str) -> None:
-        self._backend, self._registry, self._name = backend, registry, name
-        self._seen: object = None
-
-    def keep_looking(self) -> None:
-        """Look every second, for ever."""
-        while True:
-            threading.Event().wait(LOOK)
-            try:
-                self.look()
-            except Exception as error:  # the database may be away for a while
-                log.warning("no look for new versions: %s", error)
-
-    def look(self) -> None:
-        """Attach what is new; what does not belong over the base is logged, and refused when it is asked for."""
-        family = self._registry.root / self._name
-        seen = (self._registry.store.aliases(self._name), family.stat().st_mtime_ns)
-        if seen == self._seen:
-            return
-        self._seen = seen
-        before = self._registry.previous(self._name)
-        serving = [one for one in (before, self._registry.get(f"{self._name}@champion")) if one is not None]
-        self._backend.pin(one.id for one in serving)
-        newest = self._registry.versions(self._name)[-1]
-        for version in (newest, *serving):
-            try:
-                self._backend.attach(self._registry.get(version.ref))
-            except ValuealignError as error:
-                log.warning("not kept warm: %s", error)
 
 
 def start(config: RunConfig, *, home: Path) -> str:

@@ -16,6 +16,7 @@ from tiny import make_tiny, random_adapter, survey_cells
 
 from serve.backend import Piece, Reply
 from serve.engine import Batcher
+from serve.warm import Warm
 from valuealign.errors import Busy, ModelError, RegistryError
 from valuealign.models.cohort import Cohort
 from valuealign.models.host import Host
@@ -326,3 +327,34 @@ def test_who_waits_when_it_ends_is_told(world: World, make: Make, monkeypatch: p
         asyncio.run(ask(batcher, first, ASKED[0]))
     with pytest.raises(RuntimeError, match="has ended"):
         batcher.check()
+
+
+def test_what_may_be_asked_for_next_is_attached_before(tmp_path: Path, world: World, make: Make) -> None:
+    batcher, registry = make(keep=2), Registry(tmp_path / "registry", Store.open(tmp_path / "db"))
+    warm = Warm(batcher, registry, "demo")
+
+    def register(number: int, base_hash: str = batcher.base_hash or "") -> Version:
+        return registry.register(world.versions[number].path, name="demo", card={"base_hash": base_hash})
+
+    def move(to: Version, expected: Version | None) -> None:
+        registry.move("demo", "champion", to, expected=expected, who="test", why="test")
+        warm.look()
+
+    one = register(0)
+    move(one, None)
+    assert batcher.attached() == ("v1",)
+    two = register(1)
+    warm.look()
+    assert set(batcher.attached()) == {"v1", "v2"}, "before it is promoted"
+    move(two, one)
+    three = register(2)
+    warm.look()
+    assert set(batcher.attached()) == {"v1", "v2", "v3"}, "a rollback must find its version"
+    move(three, two)
+    assert set(batcher.attached()) >= {"v2", "v3"}
+    asyncio.run(ask(batcher, one, ASKED[0]))
+    asyncio.run(ask(batcher, one, ASKED[0]))
+    assert set(batcher.attached()) >= {"v2", "v3"}, "whatever else is asked for"
+    register(0, "0" * 32)
+    warm.look()  # logs, and serves on
+    assert asyncio.run(ask(batcher, three, ASKED[0]))[-1].text == world.said(world.versions[2], ASKED[0])
