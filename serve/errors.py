@@ -17,6 +17,7 @@ from valuealign.errors import (
     AliasMoved,
     KeyReused,
     ModelError,
+    Refused,
     UnknownFeedback,
     UnknownResponse,
     UnknownVersion,
@@ -34,6 +35,7 @@ _OURS: tuple[tuple[type[ValuealignError], int, str, str | None], ...] = (
     (UnknownFeedback, 404, "feedback_not_found", "feedback_id"),
     (KeyReused, 422, "idempotency_key_reused", "Idempotency-Key"),
     (AliasMoved, 409, "alias_moved", "expected"),
+    (Refused, 400, "invalid_parameter", None),
     (ModelError, 400, "invalid_parameter", "messages"),
 )
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
@@ -68,7 +70,7 @@ def as_api_error(error: Exception) -> ApiError:
     for kind, status, code, param in _OURS:
         if isinstance(error, kind):
             message = f"{error.what}; {error.mend}" if error.mend else error.what
-            where = error.where if kind is ModelError and error.where else param
+            where = error.where if kind in (ModelError, Refused) and error.where else param
             return ApiError(status, message, code=code, param=where)
     if isinstance(error, ValuealignError):
         # The store or a version's files: ours to mend, and nothing that a client should read.
