@@ -19,6 +19,7 @@ from ray.serve.config import HTTPOptions, ProxyLocation
 
 from serve.api import create_app
 from serve.engine import Batcher
+from serve.logs import log_to
 from serve.warm import Warm
 from valuealign.config import RunConfig, ServeConfig
 from valuealign.errors import ConfigError, RegistryError
@@ -29,6 +30,7 @@ from valuealign.registry import Registry, check_base
 from valuealign.store import Store
 
 APP = "valuealign"
+API = ("max_tokens", "auth", "per_minute", "token_hours", "open_metrics", "origins")  # settings that the API takes
 OTHERS = 32  # requests of a replica besides those that wait for the model or are answered: feedback, lists, health
 
 
@@ -47,6 +49,7 @@ class Replica:
         place: ServeConfig,
         template: Template,
     ) -> None:
+        log_to(Path(root).parent / "logs")
         store = Store.open(database)
         registry = Registry(Path(root), store)
         # Several GPUs share the layers of a model that is too large for one.
@@ -61,8 +64,8 @@ class Replica:
             registry=registry,
             backend=self._backend,
             name=name,
-            max_tokens=place.max_tokens,
             template=template,
+            **{key: getattr(place, key) for key in API},
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -6,7 +6,6 @@ a line in the log and a count.
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import time
@@ -17,6 +16,7 @@ from starlette.types import Message as Event
 
 from serve.auth import Gatekeeper
 from serve.errors import ApiError, answer, as_api_error
+from serve.logs import REQUEST_ID
 from serve.metrics import Meters
 from serve.service import Visit
 
@@ -42,6 +42,7 @@ class Edge:
         began, status = time.perf_counter(), 0
         visit = Visit(f"req-{secrets.token_hex(12)}")
         scope.setdefault("state", {})["visit"] = visit
+        REQUEST_ID.set(visit.request_id)
 
         async def note(event: Event) -> None:
             nonlocal status
@@ -91,9 +92,7 @@ class Edge:
         route = getattr(scope.get("route"), "path", "") or "none"
         self._meters.requests.labels(route, _method(scope), str(status or HUNG_UP)).inc()
         self._meters.seconds.labels(route).observe(seconds)
-        line: dict[str, Any] = {
-            "time": round(time.time(), 3),
-            "request_id": visit.request_id,
+        facts: dict[str, Any] = {
             "method": _method(scope),
             "route": route,
             "status": status or HUNG_UP,
@@ -102,7 +101,7 @@ class Edge:
             "model": visit.model,
             **visit.detail,
         }
-        log.info(json.dumps(line))
+        log.info("answered", extra={"facts": facts})
 
 
 def _headers(visit: Visit) -> list[tuple[bytes, bytes]]:

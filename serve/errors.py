@@ -15,8 +15,10 @@ from starlette.exceptions import HTTPException
 from serve import schemas as wire
 from valuealign.errors import (
     AliasMoved,
+    Busy,
     KeyReused,
     ModelError,
+    Refused,
     UnknownFeedback,
     UnknownResponse,
     UnknownVersion,
@@ -34,6 +36,7 @@ _OURS: tuple[tuple[type[ValuealignError], int, str, str | None], ...] = (
     (UnknownFeedback, 404, "feedback_not_found", "feedback_id"),
     (KeyReused, 422, "idempotency_key_reused", "Idempotency-Key"),
     (AliasMoved, 409, "alias_moved", "expected"),
+    (Refused, 400, "invalid_parameter", None),
     (ModelError, 400, "invalid_parameter", "messages"),
 )
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
@@ -65,10 +68,13 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         code = _CODES.get(error.status_code, "invalid_request")
         return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
+    if isinstance(error, Busy):
+        message = f"{error.what}; {error.mend}"
+        return ApiError(503, message, code="busy", headers={"Retry-After": str(error.retry_after)})
     for kind, status, code, param in _OURS:
         if isinstance(error, kind):
             message = f"{error.what}; {error.mend}" if error.mend else error.what
-            where = error.where if kind is ModelError and error.where else param
+            where = error.where if kind in (ModelError, Refused) and error.where else param
             return ApiError(status, message, code=code, param=where)
     if isinstance(error, ValuealignError):
         # The store or a version's files: ours to mend, and nothing that a client should read.

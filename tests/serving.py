@@ -1,41 +1,62 @@
 """A service without a model, for tests; as a script, the real server on a free port.
 
-python tests/serving.py HOME      # prints its URL, then serves until killed
+python tests/serving.py HOME      # prints its URL and a key, then serves until killed
 """
 
 from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
 
-from serve.api import Reply, create_app
+from serve.api import create_app
+from serve.backend import Piece, Reply, Sampling, Scored
 from valuealign.errors import ModelError
 from valuealign.registry import Registry, Version
-from valuealign.store import Store
+from valuealign.store import Scope, Store
 from valuealign.types import Cell, Message
 
 
 class Echo:
-    """Answers with the version's id and what was asked; scores option k with log-probability -1 - k."""
+    """Answers with the version's id and what was asked, a word at a time; scores option k with
+    log-probability -1 - k. Some words make it fail."""
+
+    waiting = 0
 
     def __init__(self) -> None:
         self.chats: list[dict[str, object]] = []
         self.cells: list[Cell] = []
+        self.left = 0  # answers that were not read to their end
 
-    async def chat(self, version: Version, messages: Sequence[Message], **sampling: object) -> Reply:
-        self.chats.append({"version": version.id, "messages": tuple(messages), **sampling})
+    async def chat(
+        self, version: Version, messages: Sequence[Message], sampling: Sampling, *, stream: bool = True
+    ) -> AsyncGenerator[Piece | Reply, None]:
+        self.chats.append({"version": version.id, "messages": tuple(messages), **sampling._asdict()})
         asked = messages[-1].content
         if asked == "too long":
             raise ModelError("the chat has 900 tokens, the model reads 512", where="messages", mend="shorten it")
         if asked == "break":
             raise RuntimeError("secret detail")
-        return Reply(f"{version.id} heard {asked}", 3, 4, "length" if asked == "long" else "stop")
+        text = f"{version.id} heard {asked}"
+        for stop in sampling.stop:
+            text = text.partition(stop)[0]
+        words = [word if i == 0 else f" {word}" for i, word in enumerate(text.split(" "))]
+        scored = [Scored(word, -0.5, ((word, -0.5), ("no", -1.5))[: sampling.top_logprobs]) for word in words]
+        tokens = tuple(scored) if sampling.top_logprobs is not None else ()
+        try:
+            for i, word in enumerate(words):
+                if asked == "break off" and i == 2:
+                    raise RuntimeError("secret detail")
+                yield Piece(word, tokens[i : i + 1])
+            yield Reply(text, 3, len(words), "length" if asked == "long" else "stop", tokens)
+        except GeneratorExit:
+            self.left += 1
+            raise
 
     async def score(self, version: Version, cells: Sequence[Cell]) -> list[np.ndarray]:
         self.cells.extend(cells)
@@ -51,13 +72,20 @@ def lay(registry: Registry, folder: Path, n: int = 1) -> None:
     registry.move("demo", "champion", "v1", expected=None, who="test", why="start")
 
 
-def service(home: Path, backend: Echo | None = None, **limits: Any) -> tuple[FastAPI, Store, Registry]:
+def service(home: Path, backend: Any = None, **settings: Any) -> tuple[FastAPI, Store, Registry]:
     """The app over a home, which gets a champion if it has none."""
     store = Store.open(home / "valuealign.db")
     registry = Registry(home / "registry", store)
     if registry.alias("demo") is None:
         lay(registry, home / "adapter", 2)
-    return create_app(store=store, registry=registry, backend=backend or Echo(), name="demo", **limits), store, registry
+    app = create_app(store=store, registry=registry, backend=backend or Echo(), name="demo", **settings)
+    return app, store, registry
+
+
+def key(store: Store, *scopes: Scope, per_minute: int | None = None) -> dict[str, str]:
+    """The header of a new key, an administrator's unless scopes are named."""
+    _, text = store.keys.create("test", scopes or ("admin",), per_minute=per_minute, who="test")
+    return {"Authorization": f"Bearer {text}"}
 
 
 if __name__ == "__main__":
@@ -66,6 +94,7 @@ if __name__ == "__main__":
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(64)
-    app, _, _ = service(Path(sys.argv[1]))
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    app, store, _ = service(Path(sys.argv[1]))
+    secret = key(store)["Authorization"].removeprefix("Bearer ")
+    print(f"http://127.0.0.1:{listener.getsockname()[1]} {secret}", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])

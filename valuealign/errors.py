@@ -132,7 +132,9 @@ class GateError(ValuealignError):
 
 
 class Busy(ValuealignError):
-    """The service has no room for a request now; the same request may be sent again."""
+    """The service has no room for a request now; it may be sent again after so many seconds."""
+
+    retry_after = 1
 
 
 class ClusterError(ValuealignError):

@@ -16,7 +16,18 @@ from serve.schemas.asking import (
     TopToken,
     Usage,
 )
-from serve.schemas.base import ErrorBody, ErrorEnvelope, Health, Metadata, ModelEntry, ModelList, Word
+from serve.schemas.base import (
+    Alias,
+    ErrorBody,
+    ErrorEnvelope,
+    Health,
+    Id,
+    Metadata,
+    ModelEntry,
+    ModelList,
+    ModelName,
+    Word,
+)
 from serve.schemas.learning import (
     AffectedModel,
     AliasEntry,
@@ -33,12 +44,14 @@ from serve.schemas.learning import (
     PromoteRequest,
     ReviewRequest,
     RollbackRequest,
+    Served,
     Status,
     Turn,
 )
 
 __all__ = [
     "AffectedModel",
+    "Alias",
     "AliasEntry",
     "ChatChoice",
     "ChatChunk",
@@ -61,15 +74,18 @@ __all__ = [
     "FeedbackStatus",
     "Health",
     "JudgedResponse",
+    "Id",
     "Metadata",
     "ModelEntry",
     "ModelList",
+    "ModelName",
     "MoveEntry",
     "MoveList",
     "PromoteRequest",
     "Question",
     "ReviewRequest",
     "RollbackRequest",
+    "Served",
     "Status",
     "TokenScore",
     "TopToken",

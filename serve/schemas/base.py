@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*(@[A-Za-z0-9][A-Za-z0-9_.-]*)?$"
 WORD_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+VERSION_PATTERN = r"^v[1-9][0-9]{0,8}$"
 
 
 def _no_nul(text: str) -> str:
@@ -33,8 +35,17 @@ ModelName = Annotated[
     str,
     Field(max_length=257, pattern=MODEL_PATTERN, description="name (its champion), name@alias or name@v12"),
 ]
+
+
+def _no_version(text: str) -> str:
+    if re.fullmatch(VERSION_PATTERN, text):
+        raise ValueError("an alias is no version: use a word")
+    return text
+
+
 Word = Annotated[str, Field(max_length=128, pattern=WORD_PATTERN)]
-VersionId = Annotated[str, Field(max_length=16, pattern=r"^v[1-9][0-9]{0,8}$", description="a version, such as v12")]
+Alias = Annotated[Word, AfterValidator(_no_version)]
+VersionId = Annotated[str, Field(max_length=16, pattern=VERSION_PATTERN, description="a version, such as v12")]
 Id = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z]+-[0-9a-f]+$")]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from serve.schemas.base import Id, Label, Metadata, ShortText, Text, VersionId, Wire, Word
+from serve.schemas.base import Alias, Id, Label, Metadata, ShortText, Text, VersionId, Wire
 
 Status = Literal["quarantined", "accepted", "declined", "used"]
 Verdict = Literal["desirable", "undesirable", "correction", "shares"]
@@ -138,7 +138,7 @@ class PromoteRequest(Wire):
 
     version: VersionId
     expected: VersionId | None
-    alias: Word = "champion"
+    alias: Alias = "champion"
     why: ShortText
 
 
@@ -146,7 +146,7 @@ class RollbackRequest(Wire):
     """Point ``alias`` back at what it pointed at before, if it still points at ``expected``."""
 
     expected: VersionId
-    alias: Word = "champion"
+    alias: Alias = "champion"
     why: ShortText
 
 
@@ -175,11 +175,12 @@ class MoveEntry(Wire):
 
 
 class MoveList(Wire):
-    """Every move of an alias, newest first."""
+    """Moves of an alias, newest first. ``next`` is what ``before`` takes to read on; null: this was the last page."""
 
     object: Literal["list"] = "list"
     data: list[MoveEntry]
     has_more: bool
+    next: int | None
 
 
 # POST /v1/erasure-requests
@@ -203,11 +204,20 @@ class ErasureReceipt(Wire):
     models: list[AffectedModel]
 
 
+class Served(Wire):
+    """When an alias pointed at a version; ``until`` null: it still does."""
+
+    alias: str
+    since: str
+    until: str | None
+
+
 class AffectedModel(Wire):
-    """A version that was trained on what is erased, or on a version that was; and when aliases pointed at it."""
+    """A version that learned from what is erased: from manifests that held it, or (none) from a version that did."""
 
     id: str
-    aliases: list[str]
+    manifests: list[str]
+    served: list[Served]
 
 
 ErasureReceipt.model_rebuild()
