@@ -87,15 +87,14 @@ def test_who_comes_later_joins_and_who_is_done_leaves(llama: Loaded) -> None:
     alone = [llama.alone(asked, sampling) for asked, sampling in zip(ASKED, how, strict=True)]
     drafts = [llama.draft(asked, sampling) for asked, sampling in zip(ASKED, how, strict=True)]
     cohort, late = Cohort(llama.model, drafts[:2]), drafts[2:]
-    widths = []
+    sizes = []
     while cohort.drafts or late:
         cohort.step(llama.model)
         if late and len(drafts[0].new) % 6 == 0:
             cohort.join(Cohort(llama.model, [late.pop(0)]))
-        widths.append((len(cohort._rows), cohort._mask_BT.shape[1]))
+        sizes.append(len(cohort._rows))
     assert [one.new for one in drafts] == [one.new for one in alone]
-    assert max(rows for rows, _ in widths) == 3 and widths[-1][0] == 1, "rows came and went"
-    assert max(columns for _, columns in widths) > widths[-1][1] or len(drafts[0].prompt) < 32
+    assert max(sizes) == 3 and sizes[-1] == 1, "rows came and went"
 
 
 def test_columns_that_only_pad_are_cut(llama: Loaded) -> None:
@@ -116,7 +115,7 @@ def test_an_abandoned_draft_takes_no_more_place(loaded: Loaded) -> None:
     while cohort.drafts:
         cohort.step(loaded.model)
     assert goes.finish == ABANDONED and stays.new == loaded.alone(ASKED[0], Sampling(20, 1.0, seed=7)).new
-    assert loaded.model.config.model_type == "qwen3_moe" or len(goes.new) == written
+    assert len(goes.new) == written
 
 
 def test_sampling_follows_the_models_own_probabilities(llama: Loaded) -> None:

@@ -237,7 +237,7 @@ def test_promotion_and_rollback_under_load_fail_nobody_and_mix_nothing(world: Wo
             assert {ask(client)[1] for _ in range(3)} == {"demo@v2"}
             time.sleep(0.7)
             began = time.perf_counter()
-            assert client.post("/v1/models/demo/rollback", json={"why": "test"}).status_code == 200
+            assert client.post("/v1/models/demo/rollback", json={"expected": "v2", "why": "test"}).status_code == 200
             assert {ask(client)[1] for _ in range(5)} == {"demo@v1"}
             slowest = max(slowest, time.perf_counter() - began)
     print(f"rollback and five answers, at most: {slowest:.2f} s; answered: {load.answered}")
