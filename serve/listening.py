@@ -13,6 +13,7 @@ from serve import schemas as wire
 from serve.auth import caller, forbidden, needs, unauthorized
 from serve.errors import ApiError
 from serve.service import Service, said
+from valuealign.errors import KeyReused
 from valuealign.store import Feedback, Judged, Response
 
 IdempotencyKey = Annotated[
@@ -74,7 +75,13 @@ def add_feedback(app: FastAPI, service: Service, flying: InFlight) -> None:
         """Keep a verdict, a corrected text or corrected shares. 201 means: committed and synced to disk."""
         principal, key = _who_posts(service, http, request, idempotency_key)
         with flying.hold(principal, key):
-            receipt = await service.off_loop(_keep, service, request, principal, key)
+            try:
+                receipt = await service.off_loop(_keep, service, request, principal, key)
+            except KeyReused:
+                if request.token is None:
+                    raise
+                message = "this token has judged its answer already, in another way"
+                raise ApiError(409, message, code="token_used", param="token") from None
         if not receipt.replayed:
             service.meters.feedback.labels(_verdict(request)).inc()
         answer = wire.FeedbackReceipt(

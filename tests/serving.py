@@ -5,14 +5,19 @@ python tests/serving.py HOME      # prints its URL and a key, then serves until 
 
 from __future__ import annotations
 
+import secrets
 import socket
+import subprocess
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from serve.api import create_app
 from serve.backend import Piece, Reply, Sampling, Scored
@@ -86,6 +91,58 @@ def key(store: Store, *scopes: Scope, per_minute: int | None = None) -> dict[str
     """The header of a new key, an administrator's unless scopes are named."""
     _, text = store.keys.create("test", scopes or ("admin",), per_minute=per_minute, who="test")
     return {"Authorization": f"Bearer {text}"}
+
+
+class Visitor:
+    """A client of a service over a home, with an administrator's key."""
+
+    def __init__(self, home: Path, **settings: Any) -> None:
+        self.backend = Echo()
+        self.app, self.store, self.registry = service(home, self.backend, **settings)
+        self.http = TestClient(self.app, raise_server_exceptions=False, headers=key(self.store))
+        self.stranger = TestClient(self.app, raise_server_exceptions=False)  # without a key
+
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
+        return self.http.post(path, json=body, headers=headers)
+
+    def chat(self, content: str = "What matters?", **more: Any) -> httpx.Response:
+        body = {"model": "demo", "messages": [{"role": "user", "content": content}], **more}
+        return self.post("/v1/chat/completions", body)
+
+    def judge(self, response_id: str, once: str | None = None, **said: Any) -> httpx.Response:
+        """Post feedback, under an idempotency key of its own unless one is given."""
+        body = {"response_id": response_id, **said}
+        return self.post("/v1/feedback", body, **{"Idempotency-Key": once or secrets.token_hex(8)})
+
+    def responses(self) -> int:
+        with self.store._engine.connect() as connection:
+            return connection.exec_driver_sql("SELECT count(*) FROM responses").scalar_one()
+
+
+def refused(answer: httpx.Response, status: int, code: str, param: str | None = None) -> str:
+    """Check that an answer is that refusal, in the envelope; its message."""
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert set(body) == {"error"} and set(body["error"]) == {"message", "type", "param", "code"}
+    assert (body["error"]["code"], body["error"]["param"]) == (code, param)
+    assert body["error"]["type"] == ("invalid_request_error" if status < 500 else "server_error")
+    assert answer.headers["x-request-id"].startswith("req-")
+    return body["error"]["message"]
+
+
+@contextmanager
+def process(home: Path) -> Iterator[tuple[str, dict[str, str], subprocess.Popen[str]]]:
+    """The real server over a home, in a process of its own: its URL, the header of a key, the process."""
+    started = subprocess.Popen([sys.executable, __file__, str(home)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert started.stdout is not None
+        url, secret = started.stdout.readline().split()
+        httpx.get(f"{url}/livez", timeout=30, trust_env=False).raise_for_status()
+        yield url, {"Authorization": f"Bearer {secret}"}, started
+    finally:
+        started.kill()
+        started.wait()
+        started.stdout.close()
 
 
 if __name__ == "__main__":

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from serve.schemas.base import Label, Metadata, ModelName, ShortText, Text, Wire
 
+
+def _several(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
+Several = Annotated[list[Text], Field(min_length=1, max_length=4)]
+Stops = Annotated[Several, BeforeValidator(_several, json_schema_input_type=Text | Several)]
 TOKEN = "posts feedback on this answer once, without a key; for a browser"
 
 # POST /v1/chat/completions
@@ -35,9 +42,7 @@ class ChatRequest(Wire):
     max_completion_tokens: int | None = Field(None, ge=1, description="OpenAI's newer name of max_tokens")
     temperature: float = Field(1.0, ge=0, le=2)
     seed: int | None = Field(None, ge=0, lt=2**31)
-    stop: Text | Annotated[list[Text], Field(min_length=1, max_length=4)] | None = Field(
-        None, description="up to four texts; the answer ends before the first of them"
-    )
+    stop: Stops | None = Field(None, description="up to four texts; the answer ends before the first of them")
     stream: bool = Field(False, description="server-sent events, the last of them [DONE]")
     stream_options: StreamOptions | None = None
     logprobs: bool = Field(False, description="the log-probability of each token written")
@@ -62,7 +67,7 @@ class ChatRequest(Wire):
     @property
     def stops(self) -> tuple[str, ...]:
         """The texts before which the answer ends."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return tuple(self.stop or ())
 
 
 class TopToken(Wire):
