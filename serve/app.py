@@ -10,15 +10,18 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 
 from serve.api import create_app
-from serve.engine import Batcher
+from serve.engine import Away, Batcher
 from serve.logs import log_to
 from serve.warm import Warm
 from valuealign.config import RunConfig, ServeConfig
@@ -46,19 +49,22 @@ class Replica:
         base: str,
         dtype: str,
         quantize: str,
+        device: str,
         place: ServeConfig,
         template: Template,
+        lent: bool = False,
     ) -> None:
+        self._facts = {name: value for name, value in locals().items() if name not in ("self", "lent")}
         log_to(Path(root).parent / "logs")
         store = Store.open(database)
         registry = Registry(Path(root), store)
-        # Several GPUs share the layers of a model that is too large for one.
-        device = "auto" if place.gpus > 1 else "cuda" if place.gpus else "cpu"
-        host = Host(base, dtype, quantize=quantize, device=device)
-        base_hash = fingerprint(Path(base), quantize)
-        check_base(registry.get(f"{name}@champion"), base_hash, "start the service anew")
-        self._backend = Batcher(host, base_hash=base_hash, max_batch=place.max_batch, queue=place.queue)
-        Warm(self._backend, registry, name).start()
+        self._backend: Batcher | Away = Away()
+        if not lent:
+            host = Host(base, dtype, quantize=quantize, device=device)
+            base_hash = fingerprint(Path(base), quantize)
+            check_base(registry.get(f"{name}@champion"), base_hash, "start the service anew")
+            self._backend = Batcher(host, base_hash=base_hash, max_batch=place.max_batch, queue=place.queue)
+            Warm(self._backend, registry, name).start()
         self._app = create_app(
             store=store,
             registry=registry,
@@ -70,6 +76,10 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return self._app
+
+    def facts(self) -> dict[str, Any]:
+        """What it was started with, for another one like it."""
+        return self._facts
 
     async def check_health(self) -> None:
         """Ray Serve starts a replica anew whose model cannot write one token."""
@@ -103,6 +113,8 @@ def start(config: RunConfig, *, home: Path) -> str:
         "base": str(base),
         "dtype": config.model.dtype,
         "quantize": champion.quantize,  # a version is served over what it was trained over
+        # Several GPUs share the layers of a model that is too large for one.
+        "device": "auto" if place.gpus > 1 else "cuda" if place.gpus else "cpu",
         "place": place,
         "template": train_templates(config.prompts)[0],
     }
@@ -111,13 +123,40 @@ def start(config: RunConfig, *, home: Path) -> str:
     _check_port(place.host, place.port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it warns of options that it then applies
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=place.host, port=place.port))
-    deployment = serve.deployment(serve.ingress()(Replica), name=APP, **_scale(place))
-    serve.run(deployment.bind(**facts), name=APP, route_prefix="/")
+    _deploy(facts)
     return f"http://{place.host}:{place.port}"
 
 
-def _scale(place: ServeConfig) -> dict[str, Any]:
+def _deploy(facts: dict[str, Any], *, lent: bool = False) -> None:
+    """Run, or replace, the replicas; returns when they answer."""
+    deployment = serve.deployment(serve.ingress()(Replica), name=APP, **_scale(facts["place"], lent))
+    serve.run(deployment.bind(**facts, lent=lent), name=APP, route_prefix="/")
+
+
+@contextmanager
+def lent(gpus: float) -> Iterator[bool]:
+    """While the block runs, training finds so many GPUs free of the service, if the cluster has them; whether the
+    service had to make room.
+
+    Where it has to, it answers those whom it has begun to answer. Then its models are gone, who asks is refused with
+    503 and Retry-After, and feedback is taken as ever. When the block ends, the models come back.
+    """
+    facts = serve.get_app_handle(APP).facts.remote().result() if APP in running() else None
+    held = facts["place"].gpus * (facts["place"].max_replicas or facts["place"].replicas) if facts else 0.0
+    if not facts or not held or gpus <= ray.cluster_resources().get("GPU", 0.0) - held:
+        yield False
+        return
+    _deploy(facts, lent=True)
+    try:
+        yield True
+    finally:
+        _deploy(facts)
+
+
+def _scale(place: ServeConfig, lent: bool) -> dict[str, Any]:
     """How many replicas there are, on what, and how many requests each takes (its own queue refuses before)."""
+    if lent:
+        return {"num_replicas": place.replicas, "ray_actor_options": {"num_cpus": place.cpus, "num_gpus": 0}}
     replicas: dict[str, Any] = {"num_replicas": place.replicas}
     if place.max_replicas and place.max_replicas > place.replicas:
         replicas = {
