@@ -41,7 +41,7 @@ class Cohort:
         self._ids_BT = self._tensor([(0,) * (longest - len(d.prompt)) + d.prompt for d in drafts])
         self._mask_BT = self._tensor([(0,) * (longest - len(d.prompt)) + (1,) * len(d.prompt) for d in drafts])
         self._next_B = self._mask_BT.sum(-1)
-        self._cache = DynamicCache(config=causal.config) if "past_key_values" in _takes(type(causal)) else None
+        self._cache = DynamicCache(config=causal.config) if "past_key_values" in _takes(type(causal).forward) else None
         self._forward(causal, self._ids_BT, (self._mask_BT.cumsum(-1) - 1).clamp(min=0))
 
     @property
@@ -91,7 +91,7 @@ class Cohort:
 
     def _forward(self, causal: Any, ids_BT: Tensor, positions_BT: Tensor) -> None:
         """One forward over the columns that are new, and each draft's next token from the last of them."""
-        takes = _takes(type(causal))
+        takes = _takes(type(causal).forward)
         given: dict[str, Any] = {
             "input_ids": ids_BT,
             "attention_mask": self._mask_BT,
@@ -152,6 +152,6 @@ def _causal(model: Any) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _takes(kind: Any) -> frozenset[str]:
-    """The names of what a model's forward takes."""
-    return frozenset(inspect.signature(kind.forward).parameters)
+def _takes(forward: Any) -> frozenset[str]:
+    """The names of what a forward takes."""
+    return frozenset(inspect.signature(forward).parameters)
