@@ -130,7 +130,7 @@ class Batcher:
     """
 
     def __init__(
-        self, host: Host, *, base_hash: str | None = None, keep: int = LOADED, max_batch: int = 16, queue: int = 128
+        self, host: Host, *, base_hash: str | None = None, keep: int = LOADED, max_batch: int = 32, queue: int = 128
     ) -> None:
         self._host, self.base_hash = host, base_hash
         self._keep, self._max_batch, self._queue = keep, max_batch, queue

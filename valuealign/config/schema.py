@@ -97,7 +97,7 @@ class ServeConfig(Section):
     max_replicas: int | None = Field(
         None, ge=1, description="most replicas: Ray Serve adds and removes them by load; null: always as many"
     )
-    max_batch: int = Field(16, ge=1, description="chats that a replica answers at once, in one forward")
+    max_batch: int = Field(32, ge=1, description="chats that a replica answers at once, in one forward")
     queue: int = Field(
         128, ge=1, description="requests that may wait for a replica's model; more are refused with 503 and Retry-After"
     )

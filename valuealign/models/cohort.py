@@ -103,8 +103,8 @@ class Cohort:
         logits_BV = causal(**{name: value for name, value in given.items() if name in takes}).logits[:, -1].float()
         for row, logits_V, token in zip(self._rows, logits_BV, _choose(logits_BV, self._rows), strict=True):
             if row.finish is not None:
-                row.new.append(token)  # only fills its place
-            elif row.sampling.top_logprobs is None:
+                continue  # it only fills its place
+            if row.sampling.top_logprobs is None:
                 row.add(token)
             else:
                 logp_V = logits_V.log_softmax(-1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from valuealign.errors import ModelError
 from valuealign.models.cohort import Cohort
-from valuealign.prompts import Reading, prompt_ids, turn
+from valuealign.prompts import Reading, answer_text, prompt_ids, turn
 from valuealign.types import Message, Sampling, Scored
 
 ABANDONED = "abandoned"  # the finish of a draft that nobody waits for
@@ -34,10 +34,12 @@ class Draft:
         self.new: list[int] = []
         self.tokens: list[Scored] = []
         self.finish: str | None = None
+        self._tokenizer = tokenizer
         self._ends = {turn(tokenizer).end_id, tokenizer.eos_token_id}
         self._room = min(sampling.max_tokens, limit - len(prompt))
         self._random = random.Random(sampling.seed)
         self._reading = Reading(tokenizer, sampling.stop)
+        self._read = 0  # tokens that are in it: only who follows the text pays for reading it token by token
 
     def uniform(self) -> float:
         """The next of its own random numbers in [0, 1)."""
@@ -45,18 +47,26 @@ class Draft:
 
     def add(self, token: int, logp: float = 0.0, top: Sequence[tuple[int, float]] = ()) -> None:
         """One more token; where they were asked for, its log-probability and the likeliest in its place."""
-        self.new.append(token)
         if token in self._ends:
+            self.new.append(token)
             self.finish = "stop"
             return
         if self.sampling.top_logprobs is not None:
-            spelled = self._reading.spelled
+            spelled = self._follow().spelled
             self.tokens.append(Scored(spelled(token), logp, tuple((spelled(other), p) for other, p in top)))
-        self._reading.add(token)
-        if self._reading.stopped:
+        self.new.append(token)
+        if self.sampling.stop and self._follow().stopped:
             self.finish = "stop"
         elif len(self.new) >= self._room:
             self.finish = "length"
+
+    def _follow(self) -> Reading:
+        """The reading of all tokens that are there."""
+        for token in self.new[self._read :]:
+            if token not in self._ends and not self._reading.stopped:
+                self._reading.add(token)
+        self._read = len(self.new)
+        return self._reading
 
     def abandon(self) -> None:
         """Nobody waits for it: its cohort leaves it out from now on."""
@@ -65,7 +75,10 @@ class Draft:
     @property
     def text(self) -> str:
         """What is certain of the answer's text so far; all of it when it is done."""
-        return self._reading.end() if self.finish else self._reading.certain
+        if self.finish and not self._read:
+            return answer_text([token for token in self.new if token not in self._ends], self._tokenizer)
+        reading = self._follow()
+        return reading.end() if self.finish else reading.certain
 
     def answer(self) -> Answer:
         """The finished answer."""
