@@ -53,6 +53,8 @@ class Clients:
                 try:
                     answer = self.chat(client)
                     said = f"{answer.status_code} {answer.headers.get('Retry-After', '')}".strip()
+                    if answer.status_code not in (200, 503):
+                        said += f" {answer.text}"
                 except httpx.HTTPError as error:
                     said = repr(error)
                 self.seen.setdefault(phase, Counter())[said] += 1

@@ -183,6 +183,7 @@ BRACKETS = (
         "<think>\n\n</th",
         "two </a>",
         "a </ b </a> ",
+        "no\0thing",
     ],
 )
 def test_what_is_certain_is_never_taken_back(text: str, template: str | None) -> None:
@@ -190,7 +191,7 @@ def test_what_is_certain_is_never_taken_back(text: str, template: str | None) ->
     seen, whole, _ = read(text, template)
     assert whole == answer_text(tokenizer.encode(text, add_special_tokens=False), tokenizer)
     assert all(later.startswith(one) for one, later in zip(seen, [*seen[1:], whole], strict=False))
-    assert "\N{REPLACEMENT CHARACTER}" not in "".join(seen)
+    assert "\N{REPLACEMENT CHARACTER}" not in "".join(seen) and "\0" not in whole
     if text == "Zürich – 東京 🙂!":
         assert len(set(seen)) >= 10, "it grows as it comes"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
-from tiny import make_tiny
+from models_fixtures import tiny_seed as tiny_seed
 
 
 @pytest.fixture
@@ -29,9 +29,8 @@ def test_figures_by_hand(benchmark: Any) -> None:
 
 @pytest.mark.ray
 @pytest.mark.timeout(900)
-def test_it_runs_through_on_a_model_of_nothing(tmp_path: Path) -> None:
-    model = make_tiny(tmp_path / "tiny", "qwen3")
-    command = [sys.executable, str(ROOT / "benchmarks" / "serve_load.py"), "--seconds=0.5", f"--model={model}"]
+def test_it_runs_through_on_a_model_of_nothing(tiny_seed: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "serve_load.py"), "--seconds=0.5", f"--model={tiny_seed}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -154,12 +154,12 @@ def answer_text(ids: Sequence[int], tokenizer: ChatTokenizer) -> str:
     """
     opening = answer_opening(tokenizer)
     at = len(opening) if list(ids[: len(opening)]) == opening else 0
-    return (
-        tokenizer.decode(ids[at:], skip_special_tokens=True)
-        .strip()
-        .removesuffix(turn(tokenizer).closing.strip())
-        .strip()
-    )
+    return decoded(ids[at:], tokenizer).strip().removesuffix(turn(tokenizer).closing.strip()).strip()
+
+
+def decoded(ids: Sequence[int], tokenizer: ChatTokenizer) -> str:
+    """What a model wrote, as text; without the character NUL, which no database takes."""
+    return tokenizer.decode(ids, skip_special_tokens=True).replace("\0", "")
 
 
 def _inside(text: str, tokenizer: ChatTokenizer) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from valuealign.prompts.chat import ChatTokenizer, answer_opening, turn
+from valuealign.prompts.chat import ChatTokenizer, answer_opening, decoded, turn
 
 HALF = "\N{REPLACEMENT CHARACTER}"  # how bytes decode that the next token completes
 
@@ -78,7 +78,7 @@ class Reading:
             self._text, self.stopped = self._text[: min(found)], True
 
     def _decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        return decoded(ids, self._tokenizer)
 
 
 def _overlap(text: str, pattern: str, most: int) -> int:
