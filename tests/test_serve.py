@@ -240,7 +240,7 @@ def test_promotion_and_rollback_under_load_fail_nobody_and_mix_nothing(world: Wo
             assert client.post("/v1/models/demo/rollback", json={"expected": "v2", "why": "test"}).status_code == 200
             assert {ask(client)[1] for _ in range(5)} == {"demo@v1"}
             slowest = max(slowest, time.perf_counter() - began)
-    print(f"rollback and five answers, at most: {slowest:.2f} s; answered: {load.answered}")
+    print(f"rollback and five answers after it, at most: {slowest:.2f} s; answered: {load.answered}")
     assert not load.failed
     assert all(count > 0 for counts in load.answered.values() for count in counts.values()), "both versions, all ways"
     assert replicas() == before
@@ -286,6 +286,23 @@ def test_what_cannot_be_served_is_said_at_the_start(world: World, ray_cluster: N
 
     with pytest.raises(UnknownVersion, match="no model"):
         start(world.config, home=tmp_path)
+
+
+def test_replicas_come_and_go_by_load_if_they_may(world: World):
+    from ray import serve
+
+    from serve.app import Replica, _scale
+
+    fixed = load(None, ["serve.replicas=2", "serve.queue=10", "serve.max_batch=4"]).serve
+    free = load(None, ["serve.max_replicas=3", "serve.max_batch=4"]).serve
+    assert _scale(fixed, lent=False)["num_replicas"] == 2
+    assert _scale(fixed, lent=False)["max_ongoing_requests"] > 10 + 4, "our own queue refuses first, and says why"
+    made = serve.deployment(serve.ingress()(Replica), name="any", **_scale(free, lent=False))
+    scaling = made._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 3, 4)
+    for wrong in (["serve.gpus=1.5"], ["serve.replicas=2", "serve.max_replicas=1"]):
+        with pytest.raises(ConfigError):
+            load(None, wrong)
 
 
 def test_a_taken_port_is_said_at_the_start(world: World, ray_cluster: None):
