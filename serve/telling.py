@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from serve import schemas as wire
 from serve.auth import needs
 from serve.errors import ApiError
 from serve.service import Service, said
+from valuealign import loop
 from valuealign.errors import ValuealignError
 from valuealign.registry import Version
 
@@ -93,7 +94,7 @@ def _gauges(service: Service) -> Iterator[tuple[str, str, dict[str, float]]]:
     try:
         states = {state.alias: state for state in service.store.aliases(service.name)}
         counts = service.store.count_feedback(service.name)
-        anchor = service.registry.get(f"{service.name}@stage1") if "stage1" in states else None
+        anchor = loop.anchor(service.registry, service.name)
     except ValuealignError as error:
         log.warning("metrics without the state of the loop: %s", error)
         return
@@ -103,5 +104,5 @@ def _gauges(service: Service) -> Iterator[tuple[str, str, dict[str, float]]]:
     yield "valuealign_alias_version", "The number of the version that an alias points at", versions
     yield "valuealign_feedback", "Feedback in the database, by status", dict(counts)
     if anchor is not None:
-        age = time.time() - _unix(anchor.card["created"])
-        yield "valuealign_anchor_age_seconds", "Since the survey that anchors the model was learned", {"": age}
+        age = time.time() - datetime.combine(anchor.since, datetime.min.time(), UTC).timestamp()
+        yield "valuealign_anchor_age_seconds", "Since the people were asked whom the model is held to", {"": age}

@@ -281,13 +281,12 @@ def test_an_erasure_names_the_versions_that_learned_from_the_person(served: Visi
     receipt = answer.json()
     assert receipt["rows"]["responses"] == 1 and receipt["rows"]["feedback"] == 2
     assert sorted(receipt["feedback"]) == sorted(made[:2]) and receipt["manifests"] == [manifest.id]
-    assert [(model["id"], model["manifests"]) for model in receipt["models"]] == [
-        ("demo@v3", [manifest.id]), ("demo@v4", []),
-    ]  # fmt: skip
-    (interval,) = receipt["models"][0]["served"]
+    assert (receipt["trained"], receipt["descendants"]) == (["demo@v3"], ["demo@v4"])
     history = served.registry.history("demo")
-    assert interval == {"alias": "champion", "since": history[1].created, "until": history[2].created}
-    assert receipt["models"][1]["served"] == [] and "p-1" not in answer.text
+    assert receipt["served"] == [
+        {"model": "demo@v3", "alias": "champion", "since": history[1].created, "until": history[2].created}
+    ]
+    assert "no alias" in receipt["mend"] and "p-1" not in answer.text
 
     refused(served.judge(response, verdict="desirable"), 404, "response_not_found", "response_id")
     refused(served.http.get(f"/v1/feedback/{made[0]}"), 404, "feedback_not_found", "feedback_id")
