@@ -63,7 +63,7 @@ def create_app(
         tokens=Tokens(store.secret("feedback-token"), seconds=token_hours * 3600),
         meters=meters,
     )
-    app = FastAPI(title="valuealign", docs_url=None, redoc_url=None, responses=DOCUMENTED)
+    app = FastAPI(title="valuealign", docs_url=None, redoc_url=None, redirect_slashes=False, responses=DOCUMENTED)
     app.add_middleware(
         Edge,
         gatekeeper=Gatekeeper(store, auth=auth, per_minute=per_minute),

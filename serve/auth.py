@@ -21,6 +21,7 @@ from valuealign.store import Key, Scope, Store
 
 KNOWN_FOR = 1.0  # seconds that a looked-up key is believed: a revocation takes effect after at most so long
 REMEMBERED = 4096  # keys, known and unknown ones
+GIVE_A_KEY = "give an API key: Authorization: Bearer va-..."
 FIRST_KEY = "no key exists yet: make one with `python jobs/keys.py create --name me --scope admin`"
 
 
@@ -69,12 +70,11 @@ class Gatekeeper:
             return Caller(None)
         kind, _, text = (authorization or "").strip().partition(" ")
         if kind.lower() != "bearer" or not text.strip():
-            said = "give an API key: Authorization: Bearer va-..."
-            raise unauthorized(said if await run_in_threadpool(self._keys_exist) else FIRST_KEY)
+            raise unauthorized(GIVE_A_KEY if await self._keys_exist() else FIRST_KEY)
         key = await self._find(text.strip())
         if key is None:
-            said = "this key is unknown or was revoked"
-            raise unauthorized(said if await run_in_threadpool(self._keys_exist) else FIRST_KEY, "invalid_api_key")
+            said = "this key is unknown or was revoked" if await self._keys_exist() else FIRST_KEY
+            raise unauthorized(said, "invalid_api_key")
         self._count(key)
         return Caller(key)
 
@@ -89,8 +89,8 @@ class Gatekeeper:
         self._found[digest] = (moment + KNOWN_FOR, key)
         return key
 
-    def _keys_exist(self) -> bool:
-        self._any_key = self._any_key or bool(self._store.keys.list())
+    async def _keys_exist(self) -> bool:
+        self._any_key = self._any_key or bool(await run_in_threadpool(self._store.keys.list))
         return self._any_key
 
     def _count(self, key: Key) -> None:
@@ -145,7 +145,7 @@ def needs(scope: Scope) -> dict[str, Any]:
     async def check(request: Request) -> None:
         asking = caller(request)
         if asking is None:
-            raise unauthorized("give an API key: Authorization: Bearer va-...")
+            raise unauthorized(GIVE_A_KEY)
         if not asking.may(scope):
             raise forbidden(scope)
 

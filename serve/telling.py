@@ -17,6 +17,7 @@ from starlette.responses import Response as HttpResponse
 from serve import schemas as wire
 from serve.auth import needs
 from serve.errors import ApiError
+from serve.metrics import Gauge
 from serve.service import Service, said
 from valuealign import loop
 from valuealign.errors import ValuealignError
@@ -88,9 +89,9 @@ def _unix(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp())
 
 
-def _gauges(service: Service) -> Iterator[tuple[str, str, dict[str, float]]]:
+def _gauges(service: Service) -> Iterator[Gauge]:
     """The queue and the state of the loop. What the database does not tell now is left out."""
-    yield "valuealign_waiting_requests", "Requests that no model has begun", {"": service.backend.waiting}
+    yield Gauge("valuealign_waiting_requests", "Requests that no model has begun", {"": service.backend.waiting})
     try:
         states = {state.alias: state for state in service.store.aliases(service.name)}
         counts = service.store.count_feedback(service.name)
@@ -100,9 +101,9 @@ def _gauges(service: Service) -> Iterator[tuple[str, str, dict[str, float]]]:
         return
     epochs = {alias: float(state.epoch) for alias, state in states.items()}
     versions = {alias: float(state.version[1:]) for alias, state in states.items()}
-    yield "valuealign_alias_epoch", "How often an alias has moved", epochs
-    yield "valuealign_alias_version", "The number of the version that an alias points at", versions
-    yield "valuealign_feedback", "Feedback in the database, by status", dict(counts)
+    yield Gauge("valuealign_alias_epoch", "How often an alias has moved", epochs, "alias")
+    yield Gauge("valuealign_alias_version", "The number of the version that an alias points at", versions, "alias")
+    yield Gauge("valuealign_feedback", "Feedback in the database", counts, "status")
     if anchor is not None:
         age = time.time() - datetime.combine(anchor.since, datetime.min.time(), UTC).timestamp()
-        yield "valuealign_anchor_age_seconds", "Since the people were asked whom the model is held to", {"": age}
+        yield Gauge("valuealign_anchor_age_seconds", "Since the people were asked whom the model is held to", {"": age})
