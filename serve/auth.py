@@ -148,8 +148,17 @@ def needs(scope: Scope) -> dict[str, Any]:
             raise unauthorized(GIVE_A_KEY)
         if not asking.may(scope):
             raise forbidden(scope)
+        known_query(request)
 
     return {"dependencies": [Depends(check)], "openapi_extra": {"security": [{"key": []}], "x-scope": scope}}
+
+
+def known_query(request: Request) -> None:
+    """Refuse what a route does not take after the ? (400): a misspelt name would be left out unsaid."""
+    taken = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in taken:
+            raise ApiError(400, f"unknown parameter '{name}'", code="invalid_parameter", param=name)
 
 
 def forbidden(scope: Scope) -> ApiError:

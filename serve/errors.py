@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from serve import schemas as wire
 from valuealign.errors import (
@@ -98,11 +99,22 @@ def answer(error: ApiError) -> JSONResponse:
 def handle_errors(app: FastAPI) -> None:
     """Give every error that a route raises its envelope. What is unexpected the edge answers."""
 
-    async def said(_: Request, error: Exception) -> JSONResponse:
-        return answer(as_api_error(error))
+    async def said(request: Request, error: Exception) -> JSONResponse:
+        refusal = as_api_error(error)
+        if refusal.status == 405:  # the framework names the methods of one route, where several share a path
+            refusal.headers = {"Allow": ", ".join(sorted(_methods(app, request.url.path)))}
+        return answer(refusal)
 
     for kind in (ApiError, RequestValidationError, HTTPException, ValuealignError):
         app.add_exception_handler(kind, said)
+
+
+def _methods(app: FastAPI, path: str) -> set[str]:
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.path_regex.match(path):
+            found |= route.methods or set()
+    return found
 
 
 def _invalid(error: RequestValidationError) -> ApiError:

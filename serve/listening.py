@@ -10,7 +10,7 @@ from fastapi import FastAPI, Header, Path, Query, Request
 from starlette.responses import Response as HttpResponse
 
 from serve import schemas as wire
-from serve.auth import caller, forbidden, needs, unauthorized
+from serve.auth import caller, forbidden, known_query, needs, unauthorized
 from serve.errors import ApiError
 from serve.service import Service, said
 from valuealign.errors import KeyReused
@@ -115,6 +115,7 @@ def _who_posts(
     service: Service, http: Request, request: wire.FeedbackRequest, idempotency_key: str | None
 ) -> tuple[str, str]:
     """Whose post it is, and the key under which it is kept once. Raises ApiError 401, 403 or 400."""
+    known_query(http)
     if request.token is not None:
         service.tokens.check(request.token, request.response_id)
         return f"token:{request.response_id}", OF_A_TOKEN

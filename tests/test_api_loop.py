@@ -171,7 +171,13 @@ def test_pages_hold_all_feedback_once_while_more_comes(served: Visitor):
 
 @pytest.mark.parametrize(
     ("query", "param"),
-    [("limit=0", "limit"), ("limit=201", "limit"), ("status=lost", "status"), ("after=nonsense", "after")],
+    [
+        ("limits=5", "limits"),
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("status=lost", "status"),
+        ("after=nonsense", "after"),
+    ],
 )
 def test_a_page_that_cannot_be_is_refused(served: Visitor, query: str, param: str):
     refused(served.http.get(f"/v1/feedback?{query}"), 400, "invalid_parameter", param)
