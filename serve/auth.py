@@ -16,6 +16,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.concurrency import run_in_threadpool
 
+from serve import schemas as wire
 from serve.errors import ApiError
 from valuealign.store import Key, Scope, Store
 
@@ -170,13 +171,16 @@ Describe = Callable[[], dict[str, Any]]
 
 
 def described(openapi: Describe, *, auth: bool) -> Describe:
-    """The OpenAPI document with the keys in it (without, if the service asks for none)."""
+    """The OpenAPI document with the keys in it (without, if the service asks for none), and the events of a stream."""
 
     def document() -> dict[str, Any]:
         schema = openapi()
+        parts = schema["components"]
+        chunk = wire.ChatChunk.model_json_schema(ref_template="#/components/schemas/{model}")
+        parts["schemas"] |= {**chunk.pop("$defs"), "ChatChunk": chunk}  # no route returns one, its stream does
         if auth:
             scheme = {"type": "http", "scheme": "bearer", "description": "an API key, made by jobs/keys.py"}
-            schema.setdefault("components", {})["securitySchemes"] = {"key": scheme}
+            parts["securitySchemes"] = {"key": scheme}
         else:
             for operations in schema["paths"].values():
                 for operation in operations.values():

@@ -19,12 +19,31 @@ from serve import schemas as wire
 from serve.auth import needs
 from serve.backend import Piece, Reply, Sampling, Scored
 from serve.errors import ApiError, as_api_error, envelope
+from serve.links import links
 from serve.service import Service, now, said, visit
 from valuealign.registry import Version
 from valuealign.store import Response, new_id
 from valuealign.types import Message
 
-STREAM = {"text/event-stream": {"schema": {"type": "string", "description": "events whose data is a ChatChunk"}}}
+_SCHEMAS = "#/components/schemas/"
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "anyOf": [
+                {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {
+                        "anyOf": [{"$ref": _SCHEMAS + "ChatChunk"}, {"$ref": _SCHEMAS + "ErrorEnvelope"}]
+                    },
+                },
+                {"const": "[DONE]"},
+            ]
+        }
+    },
+}
 SILENT_STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy keeps pieces back
 Pieces = AsyncGenerator[Piece | Reply, None]
 
@@ -48,7 +67,12 @@ def add_chat(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/chat/completions",
         response_model=wire.ChatResponse,
-        responses={200: {"content": STREAM}},
+        responses={
+            200: {
+                "content": {"text/event-stream": {"schema": EVENT}},
+                "links": links(judge={"response_id": "$response.body#/id"}),
+            }
+        },
         **needs("query"),
     )
     async def chat(request: wire.ChatRequest, http: Request) -> HttpResponse:

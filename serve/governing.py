@@ -10,6 +10,7 @@ from starlette.responses import Response as HttpResponse
 from serve import schemas as wire
 from serve.auth import Caller, caller, needs
 from serve.errors import ApiError
+from serve.links import REVIEW, ROLLBACK, links
 from serve.listening import LONGEST_PAGE, PAGE, FeedbackId, IdempotencyKey, InFlight, replayed, required, status_of
 from serve.service import Service, said
 from valuealign import loop
@@ -25,7 +26,9 @@ def add_governing(app: FastAPI, service: Service, flying: InFlight) -> None:
 
 
 def _reviewing(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/feedback/{feedback_id}/review", response_model=wire.FeedbackStatus, **needs("review"))
+    @app.post(
+        "/v1/feedback/{feedback_id}/review", operation_id=REVIEW, response_model=wire.FeedbackStatus, **needs("review")
+    )
     def review(feedback_id: FeedbackId, request: wire.ReviewRequest, http: Request) -> HttpResponse:
         """Accept feedback for training, or decline it. What has trained, or is training, stays as it is."""
         try:
@@ -43,7 +46,14 @@ def _reviewing(app: FastAPI, service: Service) -> None:
 def _moving(app: FastAPI, service: Service) -> None:
     registry = service.registry
 
-    @app.post("/v1/models/{name}/promote", response_model=wire.AliasEntry, **needs("admin"))
+    back = {"/name": "$response.body#/name", "expected": "$response.body#/version"}
+
+    @app.post(
+        "/v1/models/{name}/promote",
+        response_model=wire.AliasEntry,
+        responses={200: {"links": links(rollback=back)}},
+        **needs("admin"),
+    )
     def promote(name: Annotated[wire.Word, Path()], request: wire.PromoteRequest, http: Request) -> HttpResponse:
         """Point an alias at a version, if it still points where you think it does."""
         _check_family(service, name)
@@ -57,7 +67,7 @@ def _moving(app: FastAPI, service: Service) -> None:
         )
         return said(_alias(state))
 
-    @app.post("/v1/models/{name}/rollback", response_model=wire.AliasEntry, **needs("admin"))
+    @app.post("/v1/models/{name}/rollback", operation_id=ROLLBACK, response_model=wire.AliasEntry, **needs("admin"))
     def rollback(name: Annotated[wire.Word, Path()], request: wire.RollbackRequest, http: Request) -> HttpResponse:
         """Point an alias back at what it pointed at before, if it still points where you think it does."""
         _check_family(service, name)

@@ -5,9 +5,11 @@ No answer is a 5xx, and each one is as the document says: status, media type, sc
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +43,14 @@ FEW = settings(
 KINDS = {"fits": GenerationMode.POSITIVE, "does not fit": GenerationMode.NEGATIVE}
 
 
+def load(app: Any) -> Any:
+    """The document of a service."""
+    checks = ChecksConfig(positive_data_acceptance=PositiveDataAcceptanceConfig(expected_statuses=ACCEPTED))
+    project = ProjectConfig(checks=checks, generation=GenerationConfig(database="none"))
+    config = SchemathesisConfig(projects=ProjectsConfig(default=project), seed=0)
+    return schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
+
+
 class World:
     """A service with an answer and feedback in it, and its document."""
 
@@ -49,10 +59,7 @@ class World:
         self.answer = visitor.chat().json()["id"]
         self.feedback = visitor.judge(self.answer, correction="kindness").json()["id"]
         self.key = {"Authorization": visitor.http.headers["authorization"]}
-        checks = ChecksConfig(positive_data_acceptance=PositiveDataAcceptanceConfig(expected_statuses=ACCEPTED))
-        project = ProjectConfig(checks=checks, generation=GenerationConfig(database="none"))
-        config = SchemathesisConfig(projects=ProjectsConfig(default=project), seed=0)
-        self.document = schemathesis.openapi.from_asgi("/openapi.json", visitor.app, config=config)
+        self.document = load(visitor.app)
         self.seen: Counter[tuple[str, int]] = Counter()
 
     def operations(self) -> list[Any]:
@@ -120,3 +127,37 @@ def test_requests_about_what_there_is_are_answered(world: World) -> None:
     answered = {label for label, kind in world.seen if kind == 2}
     moves = {"POST /v1/models/{name}/promote", "POST /v1/models/{name}/rollback", "GET /v1/models/{model}"}
     assert {operation.label for operation in world.operations()} - answered <= moves
+
+
+@pytest.mark.ray  # it starts no cluster, but takes as long
+def test_what_follows_from_answers_neither_breaks_the_service_nor_its_document(tmp_path: Path) -> None:
+    """Walks along the document's links: answers are judged, feedback is asked after and reviewed, moves taken back."""
+    walked: Counter[tuple[str, int]] = Counter()
+    homes = (tmp_path / f"home{i}" for i in itertools.count())
+    worlds = [World(Visitor(next(homes)))]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await worlds[-1].visitor.app(scope, receive, send)
+
+    class Walk(load(app).as_state_machine()):  # type: ignore[misc]
+        def setup(self) -> None:
+            worlds[-1].visitor.store.close()
+            worlds.append(World(Visitor(next(homes))))  # each walk begins in the same place
+
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {"headers": worlds[-1].key}
+
+        def before_call(self, case: Any) -> None:
+            if isinstance(case.body, dict) and "model" in case.body:
+                case.body["model"] = "demo"
+
+        def step(self, input: Any) -> Any:
+            output = super().step(input)
+            if input.transition is not None:
+                walked[(input.transition.id, output.response.status_code)] += 1
+            return output
+
+    Walk.run(settings=settings(FEW, max_examples=15, stateful_step_count=10))
+    worlds[-1].visitor.store.close()
+    followed = {step.split(" -> ")[1] for step, status in walked if status < 300}
+    assert {"[200] judge", "[201] progress"} <= followed, walked
