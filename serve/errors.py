@@ -76,7 +76,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ValuealignError):
         # The store or a version's files: ours to mend, and nothing that a client should read.
         log.error("unavailable: %s", error)
-        return ApiError(503, "the service cannot do this now", code="unavailable", headers={"Retry-After": "1"})
+        return ApiError(503, "the service cannot do this now", code="unavailable")
     # An error's message may quote what was asked: the log gets its kind and where it arose.
     places = "; ".join(f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-8:])
     log.error("unexpected %s at %s", type(error).__name__, places)
@@ -92,8 +92,9 @@ def envelope(error: ApiError) -> dict[str, Any]:
 
 
 def answer(error: ApiError) -> JSONResponse:
-    """The HTTP response that says ``error``."""
-    return JSONResponse(envelope(error), status_code=error.status, headers=dict(error.headers or {}))
+    """The HTTP response that says ``error``; what fails for now says when to come back."""
+    headers = {"Retry-After": "1"} if error.status == 503 else {}
+    return JSONResponse(envelope(error), status_code=error.status, headers={**headers, **(error.headers or {})})
 
 
 def handle_errors(app: FastAPI) -> None:
