@@ -245,8 +245,8 @@ def test_moves_that_cannot_be_are_refused(served: Visitor):
 def test_one_of_many_promotions_wins_and_the_history_has_it(served: Visitor):
     move = {"version": "v2", "expected": "v1", "why": "race"}
     with served.http, ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(lambda _: served.post("/v1/models/demo/promote", move), range(20)))
-    assert sorted(answer.status_code for answer in said) == [200] + [409] * 19
+        said = list(pool.map(lambda _: served.post("/v1/models/demo/promote", move), range(50)))
+    assert sorted(answer.status_code for answer in said) == [200] + [409] * 49
     assert [m["why"] for m in served.http.get("/v1/history").json()["data"]] == ["race", "start"]
 
 
