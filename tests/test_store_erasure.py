@@ -14,7 +14,7 @@ from storing import address as address
 from storing import store as store
 
 from valuealign.errors import KeyReused, Refused, StoreError, UnknownFeedback, UnknownResponse
-from valuealign.store import Store, dump, erasure
+from valuealign.store import Store, _feedback, dump, erasure
 
 WORDS = ("who-was-here", "my question", "my correction", "my comment", "my street", "a neighbour's view")
 
@@ -139,6 +139,17 @@ def test_posts_and_an_erasure_at_once_leave_no_feedback_without_its_response(sto
     assert erased.result().rows["feedback"] == kept
 
 
+def test_what_fits_no_single_statement_goes_all_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_feedback, "CHUNK", 2)
+    ids = accepted(store, 5, person="p-1")
+    manifest = store.claim("demo", who="a", lease_s=60, only=ids)
+    assert manifest is not None and list(manifest.ids) == sorted(ids)
+    for response in [respond(store, person="p-1") for _ in range(5)]:
+        store.add_feedback(response, verdict="undesirable", key=response)
+    receipt = store.erase("p-1", who="ops")
+    assert receipt.rows == {"feedback": 10, "idempotency": 5, "responses": 5} and receipt.manifests == (manifest.id,)
+
+
 def test_who_comes_back_is_a_new_person(store: Store) -> None:
     assert not store.erased("p-1")
     accepted(store, 1, person="p-1")
@@ -173,3 +184,10 @@ def test_receipts_lie_beside_a_file(tmp_path: Path) -> None:
     (tmp_path / "erasures" / "er-1.json").write_text("{}")
     with pytest.raises(StoreError, match="no receipt"):
         erasure.read_receipts(tmp_path / "erasures")
+
+
+def test_receipts_of_a_database_server_lie_in_the_home(postgres_url: str, home: Path) -> None:
+    store = Store.open(postgres_url)
+    receipt = store.erase("p-1", who="ops")
+    assert [path.name for path in (home / "erasures").iterdir()] == [f"{receipt.id}.json"]
+    store.close()

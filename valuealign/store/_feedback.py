@@ -96,11 +96,15 @@ def save(
     connection: Connection, principal: str, key: str, body: str, answer: Mapping[str, Any], *, subject: str, at: str
 ) -> None:
     """Keep an answer, to be given again to the same key."""
-    connection.execute(
-        t.idempotency.insert().values(
-            principal=principal, key=key, body_sha256=body, answer=dict(answer), subject=subject, created=at
-        )
-    )
+    row = {
+        "principal": principal,
+        "key": key,
+        "body_sha256": body,
+        "answer": dict(answer),
+        "subject": subject,
+        "created": at,
+    }
+    connection.execute(t.idempotency.insert(), row)
 
 
 def insert(
@@ -121,7 +125,7 @@ def insert(
         raise steps.unknown_response(response_id)
     receipt = Receipt(id=steps.new_id("fb"), response_id=response_id, status="quarantined", created=steps.now())
     answer = {name: value for name, value in asdict(receipt).items() if name != "replayed"}
-    connection.execute(t.feedback.insert().values(**answer, **said, key_id=principal or None))
+    connection.execute(t.feedback.insert(), {**answer, **said, "key_id": principal or None})
     if key is not None:
         save(connection, principal, key, body, answer, subject=receipt.id, at=receipt.created)
     steps.note(connection, who, "feedback.posted", receipt.id, {"response": response_id, "verdict": said["verdict"]})

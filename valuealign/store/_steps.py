@@ -32,9 +32,8 @@ def keepable(text: str) -> bool:
 
 
 def note(connection: Connection, who: str, event: str, subject: str, detail: Mapping[str, Any]) -> None:
-    connection.execute(
-        t.audit.insert().values(created=now(), who=who, event=event, subject=subject, detail=dict(detail))
-    )
+    row = {"created": now(), "who": who, "event": event, "subject": subject, "detail": dict(detail)}
+    connection.execute(t.audit.insert(), row)
 
 
 def insert_manifest(connection: Connection, manifest: Manifest) -> None:
