@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from looping import GROUPS, IGNORED, ITEMS, LEARNED, RULES, SURVEY, Exam, World,
 
 from valuealign.config import GateConfig, load
 from valuealign.errors import ConfigError, GateError, StoreError, UnknownVersion
+from valuealign.learner import update_stage
 from valuealign.loop import Candidate, GateResult, Lessons, gate, lessons
 from valuealign.loop.lessons import FEWEST_PROMPTS, held_out, paraphrased, regression_cells, templates
 from valuealign.signals.feedback import feedback_cells
 from valuealign.store import Feedback, Judged, Response, new_id
 from valuealign.types import Cell, Message
+from valuealign.weighting import Margins
 
 
 def judge(made: Candidate, taught: Any = None, exam: Any = None, **rules: Any) -> GateResult:
@@ -78,7 +81,7 @@ def test_a_group_that_few_items_are_asked_of_is_judged_with_others():
         for i, (s, q, _) in enumerate(Exam.keys)
     )
     found = judge(candidate(), exam=few)
-    assert "the small groups" not in found.checks[2].name or found.checks[2].figure.n == 6
+    assert found.checks[2].name.endswith("the small groups") and found.checks[2].figure.n == 6
     lonely = Exam()
     lonely.keys = tuple((s, q, "everyone") for s, q, _ in Exam.keys)
     assert len(judge(candidate(), exam=lonely).checks) == SURVEY + 3 - 2, "without groups there is no worst one"
@@ -270,9 +273,6 @@ def test_whole_prompts_are_kept_out_of_training_and_none_where_they_are_few():
     assert set(taught.held_ids) == held_out(rows, share=0.2, alike=0.8) and not taught.notes
     held_prompts = {row.response.messages for row in rows if row.feedback.id in taught.held_ids}
     assert held_prompts == {c.prompt for c in taught.held} and not held_prompts & {c.prompt for c in taught.cells}
-    assert not held_prompts & {
-        (Message("user", t.replace("{prompt}", p[-1].content)),) for p in held_prompts for t in templates()
-    }
     assert len(taught.paraphrases) == len(templates()) * len(taught.cells)
     assert lessons(config, rows[:1]).notes, "it says that nothing is kept out"
 
@@ -394,3 +394,70 @@ def test_there_must_be_a_champion(world: World):
     world.config = load(None, ["name=nobody"])
     with pytest.raises(UnknownVersion, match="no champion"):
         world.update()
+
+
+def test_raters_who_agree_make_an_update_and_their_weights_are_on_the_card(world: World):
+    """Six of eight are men, and nobody reviewed anything: the two women weigh as much as all of them."""
+    more = ["update.intake.agreement=2", "update.intake.least=9"]
+    world.config = load(None, ["name=demo", "gate.regression_margin=null", *more])
+    for i, sex in enumerate("mmmmmmff"):
+        asked = Response(
+            new_id("chat"),
+            "chat",
+            "demo",
+            "v1",
+            (Message("user", f"What matters in {'love' if i < 4 else 'law'}?"),),
+            "power",
+        )
+        said = {"verdict": "correction", "correction": "kindness, above all" if i < 4 else "fairness to everybody"}
+        who = {"person": f"p{i}", "principal": f"k{i}", "key": f"i{i}", "traits": {"sex": sex}}
+        world.store.add_feedback(world.store.add_response(asked).id, **said, **who)
+    lines: list[str] = []
+    found = world.update(margins=Margins({"sex": {"f": 0.5, "m": 0.5}}), progress=lines.append)
+    assert found.promoted and found.feedback == 8
+    assert any("8 items accepted: independent raters" in line for line in lines)
+    assert (
+        any("design effect" in line for line in lines)
+        and "design effect" in world.registry.get("demo").card["raters"][0]
+    )
+    love, law = world.calls[0]["cells"]
+    assert love.desirable == pytest.approx((4 * 2 / 3, 0)) and law.desirable == pytest.approx((2 * 2 / 3 + 2 * 2, 0))
+
+
+def test_held_out_corrections_stay_held_out_in_the_next_update(world: World):
+    world.config = load(None, ["name=demo", "gate.regression_margin=null", "update.held_out=0.25"])
+
+    def post(words: Sequence[str]) -> None:
+        for word in words:
+            asked = Response(new_id("chat"), "chat", "demo", "v1", (Message("user", f"And {word}?"),), "power")
+            response = world.store.add_response(asked)
+            found = world.store.add_feedback(response.id, verdict="correction", correction=f"{word} {word} {word}")
+            world.store.review([found.id], "accepted", who="reviewer")
+
+    post(WORDS)
+    assert world.update().promoted
+    held = world.registry.get("demo").card["manifest"]["held_out"]
+    assert len(held) == 3 and len(world.calls[0]["cells"]) == 9 and len(world.calls[0]["ask"]["held out"]) == 3
+    post(["needles"])
+    assert world.update().promoted
+    ask = world.calls[1]["ask"]
+    assert len(world.calls[1]["cells"]) == 1 and len(ask["held out"]) == 3 and len(ask["earlier"]) == 9
+    asked = {world.store.response(world.store.feedback(id).response_id).messages for id in held}
+    assert {c.prompt for c in ask["held out"]} == asked
+    # After a rollback the champion has none of it: nothing is asked of it as if it had.
+    world.registry.rollback("demo", who="t", why="")
+    world.registry.rollback("demo", who="t", why="")
+    post(["oats"])
+    assert world.update().promoted and not {"held out", "earlier"} & set(world.calls[2]["ask"])
+
+
+def test_shares_train_beside_judged_answers_or_alone():
+    config = load(None, ["update.shares=2.5"])
+    shares = feedback_cells([shared({"yes": 0.5, "no": 0.5}, 30)])
+    survey = (replace(shares[0], source="survey"),)
+    both = update_stage(config, [cell(), *shares], survey)
+    assert [(term.name, term.objective) for term in both.terms] == [
+        ("behaviour", "kto"), ("corrections", "sft"), ("shares", "distribution"), ("survey", "distribution"),
+    ]  # fmt: skip
+    assert both.terms[2].weight == 2.5 and both.terms[2].cells == tuple(shares)
+    assert [term.name for term in update_stage(config, shares, survey).terms] == ["shares", "survey"]

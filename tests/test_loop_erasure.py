@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -149,5 +150,22 @@ def test_the_anchor_is_as_old_as_the_peoples_answers(world: World):
     asked = world.registry.register(folder, name="demo", card=card)
     world.registry.move("demo", "stage1", asked, expected="v1", who="t", why="a new wave")
     newer = anchor(world.registry, "demo")
-    assert isinstance(newer, Anchor) and newer.known and str(newer.since) == "2024-05-15" and newer.days() > 900
+    assert (
+        isinstance(newer, Anchor)
+        and newer.known
+        and str(newer.since) == "2024-05-15"
+        and newer.days(date(2026, 11, 29)) == 928
+    )
     assert "when the people were asked" in str(newer) and anchor(world.registry, "nobody") is None
+
+
+def test_a_champion_that_moved_during_a_rebuild_wins(taught: tuple[World, dict[str, list[str]]]):
+    world, _ = taught
+    erase("ann", store=world.store, registry=world.registry, who="officer")
+
+    def raced(**asked: Any):
+        world.registry.move("demo", "champion", "v1", expected="v5", who="person", why="by hand")
+        return world.trainer()(**asked)
+
+    done = world.rebuild(raced)
+    assert not done.promoted and "somebody moved" in done.reason and world.registry.get("demo@champion").id == "v1"

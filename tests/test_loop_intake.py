@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -58,15 +59,10 @@ def said(
 
 def apart(n: int, **more: Any) -> list[Judged]:
     """So many items that have nothing in common: other prompts, corrections, persons and keys."""
+    tails = [hashlib.sha256(str(i).encode()).hexdigest()[:16] for i in range(n)]
     return [
-        said(
-            f"{ANSWERS[i % 12]} {i}{i}{i}{i}{i}{i}",
-            ask=f"{PROMPTS[i % 12]} {i}{i}{i}{i}{i}{i}",
-            person=f"p{i}",
-            key=f"k{i}",
-            **more,
-        )
-        for i in range(n)
+        said(f"{ANSWERS[i % 12]} {tail}", ask=f"{PROMPTS[i % 12]} {tail}", person=f"p{i}", key=f"k{i}", **more)
+        for i, tail in enumerate(tails)
     ]
 
 
@@ -80,7 +76,12 @@ def taken(rows: Sequence[Judged], used: Sequence[Judged] = (), **settings: Any) 
 
 def test_texts_that_read_the_same_are_the_same():
     assert normal("  ＢE kínd!! ") == normal("be kind") == "be kind"
-    texts = ["Bring her some soup, please.", "bring HER some soup -- please", "Bring her some soups, please", "Win."]
+    texts = [
+        "Bring her some good soup, please.",
+        "bring HER some good soup -- please",
+        "Bring her some good soup pleas",
+        "Win.",
+    ]
     a, b, c, d = clusters(texts, 0.8)
     assert a == b == c != d
     ill, loud = clusters(["My neighbour is ill. What should I do?", "My neighbour is loud. What should I do?"], 0.8)
@@ -163,7 +164,8 @@ def test_a_voice_says_a_thing_once():
 
 def test_a_flood_is_one_opinion_at_a_time():
     flood = [
-        said("Vote for the harbour!", ask=PROMPTS[i % 12] + "?" * i, person=f"f{i}", key=f"f{i % 3}") for i in range(12)
+        said("Vote for the harbour!", ask=PROMPTS[i % 12] + "?" * i, person=f"f{i}", key=f"f{i % 3}", hour=1)
+        for i in range(12)
     ]
     slow = [
         said("Vote for the harbour!", ask=PROMPTS[i], person=f"f{i}", key=f"f{i % 3}", hour=20 * i) for i in range(12)
@@ -281,7 +283,7 @@ def test_raters_are_weighted_to_the_population():
     assert (men, women) == (pytest.approx(0.5 / 0.8), pytest.approx(0.5 / 0.2))
     assert found.by_id[rows[10].feedback.id] == pytest.approx(women), "a rater's other posts weigh the same"
     assert found.design_effect == pytest.approx((8 * (5 / 8) ** 2 + 2 * 2.5**2) / 10)
-    assert "design effect 1.562" in found.notes[0] and "no rater speaks for age old" in found.notes[1]
+    assert "design effect 1.56" in found.notes[0] and "no rater speaks for age old" in found.notes[1]
 
 
 def test_raters_without_traits_weigh_the_mean_and_nobody_weighs_too_much():

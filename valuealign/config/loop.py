@@ -89,6 +89,12 @@ class UpdateConfig(StageConfig):
     held_out: float = Field(
         0.1, ge=0, lt=1, description="share of the corrected prompts kept out of training, for the gate"
     )
+    canary: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of requests that a promoted candidate serves first, as canary; 0: all at once",
+    )
     rater_margins: Path | None = Field(
         None, description="CSV trait,level,share that raters are weighted to; null: the margins of the survey"
     )

@@ -281,7 +281,7 @@ def _beyond(candidate: Candidate, lessons: Lessons, rules: GateConfig, how: _How
 
 def _least(now_F: Floats, which_F: np.ndarray, cells: Sequence[Cell], name: str, limit: float, how: _How) -> Check:
     """Of those that are ``which``, the share that is right now: all of them were looked at, so the share decides."""
-    some = [cells[f] for f in np.flatnonzero(which_F)]
+    some = [cell for cell, counts in zip(cells, which_F, strict=True) if counts]
     figure = how.ratio(now_F[which_F], _prompts(some), bounds=(0.0, 1.0))
     means = f"of {len(some)}, those where the correction is now more probable than the answer that was corrected"
     return Check(name, figure, "at least", limit, figure.value >= limit, means)

@@ -16,6 +16,7 @@ from typing import Any
 
 from valuealign.config import RunConfig
 from valuealign.errors import AliasMoved, StoreError, UnknownVersion
+from valuealign.loop.canary import CANARY, out
 from valuealign.loop.gate import gate
 from valuealign.loop.intake import Screening, take_in
 from valuealign.loop.lessons import Lessons, lessons
@@ -65,6 +66,8 @@ def update(
     """
     turn = _Turn(config, store, registry, trainer, exam, who, progress, margins)
     seen, champion = turn.champion()
+    if canary := out(registry, config.name):
+        return Outcome(False, f"a canary is out ({canary.ref}): promote it or call it back first (jobs/promote.py)")
     screened = take_in(store, config.name, config.update.intake)
     turn.say_screened(screened)
     manifest = store.claim(
@@ -83,10 +86,11 @@ def update(
                 store, manifest, who, outcome, f"the gate refused {outcome.version.ref}: {outcome.gate.failed}"
             )
         why = f"learned from {len(manifest.items)} items of {manifest.id}"
-        if not turn.promote(seen, champion, outcome, why, consume=manifest):
+        if not turn.promote(seen, champion, outcome, why, consume=manifest, canary=config.update.canary > 0):
             reason = f"somebody moved {config.name}@{CHAMPION} during the update"
             return _left(store, manifest, who, outcome, reason)
-    return replace(outcome, promoted=True, reason=f"{outcome.version.ref} passed the gate and serves")
+    serves = "serves" if not config.update.canary else f"serves {config.update.canary:.0%} of the requests as canary"
+    return replace(outcome, promoted=True, reason=f"{outcome.version.ref} passed the gate and {serves}")
 
 
 def rebuild(
@@ -185,20 +189,29 @@ class _Turn:
         version = self.registry.register(candidate.folder, name=self.config.name, card=card, parent=start, who=self.who)
         event = "gate.passed" if verdict.passed else "gate.failed"
         self.store.note(self.who, event, version.ref, {"checks": verdict.figures()})
-        return Outcome(verdict.passed, "", len(rows), str(facts["id"]), version, verdict)
+        return Outcome(False, "", len(rows), str(facts["id"]), version, verdict)
 
     def promote(
-        self, seen: AliasState, champion: Version, outcome: Outcome, why: str, consume: Manifest | None = None
+        self,
+        seen: AliasState,
+        champion: Version,
+        outcome: Outcome,
+        why: str,
+        consume: Manifest | None = None,
+        canary: bool = False,
     ) -> bool:
-        """Move the champion; False if somebody else did."""
+        """Move the champion (or the canary); False if somebody else did."""
         assert outcome.version is not None and outcome.gate is not None
+        state = seen if not canary else self.registry.alias(self.config.name, CANARY)
+        alias = CANARY if canary else CHAMPION
+        expected, epoch = (state.version, state.epoch) if state else (None, None)
         try:
             self.registry.move(
                 self.config.name,
-                CHAMPION,
+                alias,
                 outcome.version,
-                expected=champion,
-                epoch=seen.epoch,
+                expected=expected,
+                epoch=epoch,
                 who=self.who,
                 why=why,
                 figures={"gate": outcome.gate.figures()},
@@ -206,7 +219,7 @@ class _Turn:
             )
         except AliasMoved:
             return False
-        self.progress(f"{self.config.name}@{CHAMPION} is {outcome.version.id}, was {champion.id}")
+        self.progress(f"{self.config.name}@{alias} is {outcome.version.id}, was {expected or 'not set'}")
         return True
 
 
