@@ -43,6 +43,7 @@ def create_app(
     token_hours: int = 24,
     open_metrics: bool = True,
     origins: Sequence[str] = (),
+    canary: float = 0.0,
 ) -> FastAPI:
     """The service of model family ``name``.
 
@@ -50,7 +51,7 @@ def create_app(
     key without a limit of its own (None: nothing does); ``template`` words closed questions (None: the
     default one). Without ``auth`` anybody may do anything. The tokens that come with answers are good
     for ``token_hours``; /metrics asks for a key unless ``open_metrics``. Scripts of web pages from
-    ``origins`` may read the answers.
+    ``origins`` may read the answers. While a canary is out, it answers that share of the requests for ``name``.
     """
     meters = Meters()
     service = Service(
@@ -62,6 +63,7 @@ def create_app(
         template=template,
         tokens=Tokens(store.secret("feedback-token"), seconds=token_hours * 3600),
         meters=meters,
+        canary=canary,
     )
     app = FastAPI(title="valuealign", docs_url=None, redoc_url=None, redirect_slashes=False, responses=DOCUMENTED)
     app.add_middleware(

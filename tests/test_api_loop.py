@@ -312,3 +312,22 @@ def test_a_running_update_that_holds_erased_feedback_cannot_promote(served: Visi
     with pytest.raises(StoreError, match="lease"):
         served.registry.move("demo", "champion", "v2", expected="v1", who="t", why="update", consume=manifest)
     assert served.registry.get("demo").id == "v1"
+
+
+# Canary
+
+
+def test_a_canary_answers_its_share_of_the_bare_name(tmp_path: Path):
+    served = Visitor(tmp_path, canary=0.5)
+
+    def heard(model: str, n: int = 30) -> set[str]:
+        return {served.chat(model=model).json()["model"] for _ in range(n)}
+
+    assert heard("demo") == {"demo@v1"}  # none is out
+    served.registry.move("demo", "canary", "v2", expected=None, who="t", why="passed")
+    assert heard("demo") == {"demo@v1", "demo@v2"}
+    assert heard("demo@champion") == {"demo@v1"} and heard("demo@canary", 1) == {"demo@v2"}
+    served.registry.move("demo", "canary", "v1", expected="v2", who="t", why="called back")
+    assert heard("demo") == {"demo@v1"}
+    assert served.http.get("/v1/models/demo").json()["id"] == "demo@v1"
+    served.store.close()
