@@ -7,11 +7,12 @@ new version. What is answered with 2xx is on disk.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from serve.auth import Gatekeeper, Tokens, described
+from serve.auth import Gatekeeper, Tokens, describe
 from serve.backend import Backend
 from serve.chat import add_chat
 from serve.distributions import add_distributions, closed_cell
@@ -27,6 +28,18 @@ from valuealign.registry import Registry
 from valuealign.store import Store
 
 __all__ = ["closed_cell", "create_app"]
+
+
+class App(FastAPI):
+    """FastAPI's application, whose document says how to come in."""
+
+    def __init__(self, *, auth: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._auth = auth
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        return describe(super().openapi(), auth=self._auth)
 
 
 def create_app(
@@ -88,5 +101,4 @@ def create_app(
     add_feedback(app, service, flying)
     add_governing(app, service, flying)
     add_telling(app, service, open_metrics=open_metrics)
-    app.openapi = described(app.openapi, auth=auth)  # the document says how to come in
     return app

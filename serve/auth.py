@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,24 +166,16 @@ def forbidden(scope: Scope) -> ApiError:
     return ApiError(403, f"this key lacks the scope '{scope}'", code="insufficient_scope")
 
 
-Describe = Callable[[], dict[str, Any]]
-
-
-def described(openapi: Describe, *, auth: bool) -> Describe:
+def describe(schema: dict[str, Any], *, auth: bool) -> dict[str, Any]:
     """The OpenAPI document with the keys in it (without, if the service asks for none), and the events of a stream."""
-
-    def document() -> dict[str, Any]:
-        schema = openapi()
-        parts = schema["components"]
-        chunk = wire.ChatChunk.model_json_schema(ref_template="#/components/schemas/{model}")
-        parts["schemas"] |= {**chunk.pop("$defs"), "ChatChunk": chunk}  # no route returns one, its stream does
-        if auth:
-            scheme = {"type": "http", "scheme": "bearer", "description": "an API key, made by jobs/keys.py"}
-            parts["securitySchemes"] = {"key": scheme}
-        else:
-            for operations in schema["paths"].values():
-                for operation in operations.values():
-                    operation.pop("security", None)
-        return schema
-
-    return document
+    parts = schema["components"]
+    chunk = wire.ChatChunk.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts["schemas"] |= {**chunk.pop("$defs"), "ChatChunk": chunk}  # no route returns one, its stream does
+    if auth:
+        scheme = {"type": "http", "scheme": "bearer", "description": "an API key, made by jobs/keys.py"}
+        parts["securitySchemes"] = {"key": scheme}
+    else:
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                operation.pop("security", None)
+    return schema

@@ -44,7 +44,7 @@ EVENT = {
         }
     },
 }
-SILENT_STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy keeps pieces back
+NOT_HELD_BACK = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # by a proxy
 Pieces = AsyncGenerator[Piece | Reply, None]
 
 
@@ -91,7 +91,7 @@ def add_chat(app: FastAPI, service: Service) -> None:
             except BaseException:
                 await pieces.aclose()
                 raise
-            return _Events(_events(service, http, asked, first, pieces), headers=SILENT_STREAM)
+            return _Events(_events(service, http, asked, first, pieces))
         reply = await _whole(pieces)
         await _keep(service, http, asked, reply)
         message = wire.ChatMessageOut(content=reply.text)
@@ -201,12 +201,16 @@ class _Events(StreamingResponse):
 
     media_type = "text/event-stream"
 
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        self._events = events
+        super().__init__(events, headers=NOT_HELD_BACK)
+
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             # The request's task may be cancelled by now: closing must not be.
-            await asyncio.shield(self.body_iterator.aclose())
+            await asyncio.shield(self._events.aclose())
 
 
 def _logprobs(asked: Asked, tokens: Iterable[Scored]) -> wire.ChatLogprobs | None:

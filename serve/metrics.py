@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -17,7 +17,7 @@ class Gauge(NamedTuple):
 
     name: str
     meaning: str
-    values: Mapping[str, float]
+    values: Mapping[Any, float]
     label: str | None = None
 
 

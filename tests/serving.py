@@ -78,9 +78,9 @@ def lay(registry: Registry, folder: Path, n: int = 1) -> None:
     registry.move("demo", "champion", "v1", expected=None, who="test", why="start")
 
 
-def service(home: Path, backend: Any = None, **settings: Any) -> tuple[FastAPI, Store, Registry]:
+def service(home: Path, backend: Any = None, database: str = "", **settings: Any) -> tuple[FastAPI, Store, Registry]:
     """The app over a home, which gets a champion if it has none."""
-    store = Store.open(os.environ.get("VALUEALIGN_DB") or home / "valuealign.db")
+    store = Store.open(database or os.environ.get("VALUEALIGN_DB") or home / "valuealign.db")
     registry = Registry(home / "registry", store)
     if registry.alias("demo") is None:
         lay(registry, home / "adapter", 2)

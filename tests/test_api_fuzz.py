@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,15 @@ class World:
         self.seen[(case.operation.label, answer.status_code // 100)] += 1
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    visitor = Visitor(tmp_path_factory.mktemp("fuzz"))
-    yield World(visitor)
-    visitor.store.close()
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.ray)])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with ExitStack() as stack:
+        database = ""
+        if request.param == "postgresql":  # which takes fewer texts than SQLite
+            database = stack.enter_context(request.getfixturevalue("postgres").database())
+        visitor = Visitor(tmp_path_factory.mktemp("fuzz"), database=database)
+        yield World(visitor)
+        visitor.store.close()
 
 
 def known(world: World, case: Any) -> Any:
