@@ -52,7 +52,7 @@ class Storm:
                 answer = http.post(f"{self.url}/v1/feedback", json=body, headers={"Idempotency-Key": f"post-{number}"})
             except httpx.TransportError as error:
                 self.again[type(error).__name__] += 1
-                time.sleep(0.05)
+                time.sleep(0.2)
                 continue
             if answer.status_code == 201:
                 if "idempotent-replayed" in answer.headers:
@@ -60,7 +60,7 @@ class Storm:
                 return str(answer.json()["id"])
             assert answer.status_code in (409, 503), answer.text
             self.again[str(answer.status_code)] += 1
-            time.sleep(0.05)
+            time.sleep(0.2)
         raise AssertionError(f"post {number} was never acknowledged")
 
 
