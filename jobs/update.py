@@ -41,10 +41,10 @@ def learn_from_feedback(
         return None
     if rebuilding and (every or at):
         raise ConfigError("a rebuild is done once", where="--rebuild", mend="leave out --every and --at")
+    due, ended = Due(seconds(every) if every else None, at), None
     prepared = prepare(config, progress=lambda _: None)
     if every is None and at is None:
         return turn(registry, config, prepared, rebuilding)
-    due, ended = Due(seconds(every) if every else None, at), None
     say(f"a turn every {every or '(never)'}, or at {at or 'any number of'} new items; Ctrl-C stops")
     for why in turns(due, registry.store, config.name, waiting=lambda: waiting(registry, config), who="update"):
         say(f"a turn: {why}")

@@ -11,8 +11,10 @@ import pytest
 from looping import World, a_world
 from typed import typed
 
+from valuealign.config import load
 from valuealign.errors import StoreError
 from valuealign.loop import anchor, erase
+from valuealign.loop.canary import out
 from valuealign.loop.lineage import Anchor
 from valuealign.registry import Registry
 from valuealign.store import Response, Store, new_id
@@ -169,3 +171,25 @@ def test_a_champion_that_moved_during_a_rebuild_wins(taught: tuple[World, dict[s
 
     done = world.rebuild(raced)
     assert not done.promoted and "somebody moved" in done.reason and world.registry.get("demo@champion").id == "v1"
+
+
+def test_an_erasure_during_a_rebuild_lets_it_promote_nothing(taught: tuple[World, dict[str, list[str]]]):
+    world, _ = taught
+    erase("ann", store=world.store, registry=world.registry, who="officer")
+
+    def slow(**asked: Any):
+        erase("cy", store=world.store, registry=world.registry, who="officer")
+        return world.trainer()(**asked)
+
+    done = world.rebuild(slow)
+    assert not done.promoted and "run it again" in done.reason and world.registry.get("demo@champion").id == "v5"
+    assert world.rebuild().promoted and [c.prompt[0].content for c in world.calls[-1]["cells"]] == ["work"]
+
+
+def test_a_canary_that_learned_from_it_is_called_back(world: World):
+    world.config = load(None, ["name=demo", "gate.regression_margin=null", "update.canary=0.1"])
+    post(world, "ann", "love")
+    assert world.update().promoted and out(world.registry, "demo").id == "v3"
+    receipt = erase("ann", store=world.store, registry=world.registry, who="officer")
+    assert receipt.serving == ("demo@canary",)
+    assert "nothing to rebuild" in world.rebuild().reason and out(world.registry, "demo") is None

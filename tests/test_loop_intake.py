@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 
 from valuealign.config import IntakeConfig, load
 from valuealign.errors import ConfigError
-from valuealign.loop import rater_weights, screen, take_in
+from valuealign.loop import known_margins, rater_weights, screen, take_in
 from valuealign.loop.intake import signs
 from valuealign.loop.texts import clusters, normal
 from valuealign.store import Feedback, Judged, Response, Store, new_id
+from valuealign.surveys import read_survey
 from valuealign.types import Message
 from valuealign.weighting import Margins
 
@@ -296,3 +298,17 @@ def test_raters_without_traits_weigh_the_mean_and_nobody_weighs_too_much():
         found = rater_weights(few, MARGINS, trim=5.0)
         assert set(found.by_id.values()) == {1.0} and "not weighted" in found.notes[0]
     assert "no margins" in rater_weights(rows, None, trim=5.0).notes[0]
+
+
+def test_raters_are_held_to_the_margins_of_the_survey_or_to_a_file(tmp_path: Path):
+    config = load(None, ["survey.people=200"])
+    survey = read_survey(config.survey, 0)
+    assert set(known_margins(config, survey).shares) == set(survey.margins.shares)
+    path = tmp_path / "margins.csv"
+    path.write_text("trait,level,share\nsex,f,0.5\nsex,m,0.5\n")
+    mine = load(None, [f"update.rater_margins={path}"])
+    assert known_margins(mine, survey).shares == {"sex": {"f": 0.5, "m": 0.5}}
+    assert known_margins(config, replace(survey, margins=None)) is None
+    trait = replace(survey.codebook.traits[0], several=True)
+    book = replace(survey.codebook, traits=(trait, *survey.codebook.traits[1:]))
+    assert trait.id not in known_margins(config, replace(survey, codebook=book)).shares

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typed import typed
 
 from valuealign.errors import ConfigError
 from valuealign.loop import Due, seconds, turns
 from valuealign.loop.schedule import TURN, since_last
-from valuealign.store import Store
+from valuealign.store import Response, Store, new_id
+from valuealign.types import Message
 
 
 def test_spans_of_time():
@@ -61,3 +63,24 @@ def test_a_loop_that_was_stopped_goes_on_by_the_same_clock(store: Store):
     with pytest.raises(Slept):
         next(turns(Due(every=3600), store, "demo", waiting=lambda: 0, who="t", sleep=sleep))
     assert next(turns(Due(every=3600), store, "other", waiting=lambda: 0, who="t", sleep=sleep)) == "it is time"
+
+
+def test_update_says_what_waits_and_refuses_what_makes_no_sense(home: Path):
+    opened = Store.open(home / "valuealign.db")
+    for ask in ("a boat", "the moon", "two shoes", "old songs", "a long road"):
+        asked = Response(new_id("chat"), "chat", "demo", "v1", (Message("user", f"What of {ask}?"),), "power")
+        posted = opened.add_feedback(
+            opened.add_response(asked).id, verdict="correction", correction=f"Kindness to {ask}.", person="eager"
+        )
+        opened.review([posted.id], "accepted", who="reviewer")
+    said = typed("update", "--check", "name=demo").stdout
+    assert "5 accepted feedback items wait" in said and "person_cap: 2" in said and "3 would train" in said
+    assert opened.feedback(posted.id).screened is None, "it touches nothing"
+    opened.close()
+    for arguments, words in (
+        (("--every", "soon"), "no span of time"),
+        (("--rebuild", "--at", "5"), "a rebuild is done once"),
+        (("--rebuild", "--every", "6h"), "a rebuild is done once"),
+    ):
+        refused = typed("update", *arguments)
+        assert refused.returncode == 2 and words in refused.stderr, refused.stderr

@@ -16,7 +16,7 @@ from typing import Any
 
 from valuealign.config import RunConfig
 from valuealign.errors import AliasMoved, StoreError, UnknownVersion
-from valuealign.loop.canary import CANARY, out
+from valuealign.loop.canary import CANARY, call_back, out
 from valuealign.loop.gate import gate
 from valuealign.loop.intake import Screening, take_in
 from valuealign.loop.lessons import Lessons, lessons
@@ -112,7 +112,10 @@ def rebuild(
     """
     turn = _Turn(config, store, registry, trainer, exam, who, progress, margins)
     seen, champion = turn.champion()
-    gone = {id for erased in store.erasures() for id in erased.feedback}
+    gone = _erased(store)
+    if (canary := out(registry, config.name)) is not None and fed(registry, canary) & gone:
+        call_back(registry, config.name, who=who, why="it had learned from what was erased")
+        progress(f"{canary.ref} was canary and had learned from what was erased: called back")
     line = [champion, *ancestors(registry, champion)]
     start = next((one for one in line if not fed(registry, one) & gone), None)
     if start is None:
@@ -135,9 +138,15 @@ def rebuild(
     if not outcome.gate.passed:
         mend = f"{champion.ref} still serves; jobs/promote.py {config.name} {start.id} serves the version before"
         return replace(outcome, reason=f"the gate refused {outcome.version.ref}: {outcome.gate.failed}. {mend}")
+    if _erased(store) & set(ids):  # no manifest holds these rows, so that nothing else would tell
+        return replace(outcome, reason="somebody was erased during the rebuild: run it again")
     if not turn.promote(seen, champion, outcome, f"learned anew from {start.id} without what was erased"):
         return replace(outcome, reason=f"somebody moved {config.name}@{CHAMPION} during the rebuild")
     return replace(outcome, promoted=True, reason=f"{outcome.version.ref} passed the gate and serves")
+
+
+def _erased(store: Store) -> set[str]:
+    return {id for erased in store.erasures() for id in erased.feedback}
 
 
 class _Turn:
