@@ -78,7 +78,14 @@ def create_app(
         meters=meters,
         canary=canary,
     )
-    app = FastAPI(title="valuealign", docs_url=None, redoc_url=None, redirect_slashes=False, responses=DOCUMENTED)
+    app = App(
+        auth=auth,
+        title="valuealign",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=DOCUMENTED,
+    )
     app.add_middleware(
         Edge,
         gatekeeper=Gatekeeper(store, auth=auth, per_minute=per_minute),
