@@ -7,11 +7,12 @@ new version. What is answered with 2xx is on disk.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from serve.auth import Gatekeeper, Tokens, described
+from serve.auth import Gatekeeper, Tokens, describe
 from serve.backend import Backend
 from serve.chat import add_chat
 from serve.distributions import add_distributions, closed_cell
@@ -29,6 +30,18 @@ from valuealign.store import Store
 __all__ = ["closed_cell", "create_app"]
 
 
+class App(FastAPI):
+    """FastAPI's application, whose document says how to come in."""
+
+    def __init__(self, *, auth: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._auth = auth
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        return describe(super().openapi(), auth=self._auth)
+
+
 def create_app(
     *,
     store: Store,
@@ -43,6 +56,7 @@ def create_app(
     token_hours: int = 24,
     open_metrics: bool = True,
     origins: Sequence[str] = (),
+    canary: float = 0.0,
 ) -> FastAPI:
     """The service of model family ``name``.
 
@@ -50,7 +64,7 @@ def create_app(
     key without a limit of its own (None: nothing does); ``template`` words closed questions (None: the
     default one). Without ``auth`` anybody may do anything. The tokens that come with answers are good
     for ``token_hours``; /metrics asks for a key unless ``open_metrics``. Scripts of web pages from
-    ``origins`` may read the answers.
+    ``origins`` may read the answers. While a canary is out, it answers that share of the requests for ``name``.
     """
     meters = Meters()
     service = Service(
@@ -62,8 +76,16 @@ def create_app(
         template=template,
         tokens=Tokens(store.secret("feedback-token"), seconds=token_hours * 3600),
         meters=meters,
+        canary=canary,
     )
-    app = FastAPI(title="valuealign", docs_url=None, redoc_url=None, responses=DOCUMENTED)
+    app = App(
+        auth=auth,
+        title="valuealign",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=DOCUMENTED,
+    )
     app.add_middleware(
         Edge,
         gatekeeper=Gatekeeper(store, auth=auth, per_minute=per_minute),
@@ -86,5 +108,4 @@ def create_app(
     add_feedback(app, service, flying)
     add_governing(app, service, flying)
     add_telling(app, service, open_metrics=open_metrics)
-    app.openapi = described(app.openapi, auth=auth)  # the document says how to come in
     return app

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,13 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.concurrency import run_in_threadpool
 
+from serve import schemas as wire
 from serve.errors import ApiError
 from valuealign.store import Key, Scope, Store
 
 KNOWN_FOR = 1.0  # seconds that a looked-up key is believed: a revocation takes effect after at most so long
 REMEMBERED = 4096  # keys, known and unknown ones
+GIVE_A_KEY = "give an API key: Authorization: Bearer va-..."
 FIRST_KEY = "no key exists yet: make one with `python jobs/keys.py create --name me --scope admin`"
 
 
@@ -69,12 +70,11 @@ class Gatekeeper:
             return Caller(None)
         kind, _, text = (authorization or "").strip().partition(" ")
         if kind.lower() != "bearer" or not text.strip():
-            said = "give an API key: Authorization: Bearer va-..."
-            raise unauthorized(said if await run_in_threadpool(self._keys_exist) else FIRST_KEY)
+            raise unauthorized(GIVE_A_KEY if await self._keys_exist() else FIRST_KEY)
         key = await self._find(text.strip())
         if key is None:
-            said = "this key is unknown or was revoked"
-            raise unauthorized(said if await run_in_threadpool(self._keys_exist) else FIRST_KEY, "invalid_api_key")
+            said = "this key is unknown or was revoked" if await self._keys_exist() else FIRST_KEY
+            raise unauthorized(said, "invalid_api_key")
         self._count(key)
         return Caller(key)
 
@@ -89,8 +89,8 @@ class Gatekeeper:
         self._found[digest] = (moment + KNOWN_FOR, key)
         return key
 
-    def _keys_exist(self) -> bool:
-        self._any_key = self._any_key or bool(self._store.keys.list())
+    async def _keys_exist(self) -> bool:
+        self._any_key = self._any_key or bool(await run_in_threadpool(self._store.keys.list))
         return self._any_key
 
     def _count(self, key: Key) -> None:
@@ -145,11 +145,20 @@ def needs(scope: Scope) -> dict[str, Any]:
     async def check(request: Request) -> None:
         asking = caller(request)
         if asking is None:
-            raise unauthorized("give an API key: Authorization: Bearer va-...")
+            raise unauthorized(GIVE_A_KEY)
         if not asking.may(scope):
             raise forbidden(scope)
+        known_query(request)
 
     return {"dependencies": [Depends(check)], "openapi_extra": {"security": [{"key": []}], "x-scope": scope}}
+
+
+def known_query(request: Request) -> None:
+    """Refuse what a route does not take after the ? (400): a misspelt name would be left out unsaid."""
+    taken = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in taken:
+            raise ApiError(400, f"unknown parameter '{name}'", code="invalid_parameter", param=name)
 
 
 def forbidden(scope: Scope) -> ApiError:
@@ -157,21 +166,16 @@ def forbidden(scope: Scope) -> ApiError:
     return ApiError(403, f"this key lacks the scope '{scope}'", code="insufficient_scope")
 
 
-Describe = Callable[[], dict[str, Any]]
-
-
-def described(openapi: Describe, *, auth: bool) -> Describe:
-    """The OpenAPI document with the keys in it (without, if the service asks for none)."""
-
-    def document() -> dict[str, Any]:
-        schema = openapi()
-        if auth:
-            scheme = {"type": "http", "scheme": "bearer", "description": "an API key, made by jobs/keys.py"}
-            schema.setdefault("components", {})["securitySchemes"] = {"key": scheme}
-        else:
-            for operations in schema["paths"].values():
-                for operation in operations.values():
-                    operation.pop("security", None)
-        return schema
-
-    return document
+def describe(schema: dict[str, Any], *, auth: bool) -> dict[str, Any]:
+    """The OpenAPI document with the keys in it (without, if the service asks for none), and the events of a stream."""
+    parts = schema["components"]
+    chunk = wire.ChatChunk.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts["schemas"] |= {**chunk.pop("$defs"), "ChatChunk": chunk}  # no route returns one, its stream does
+    if auth:
+        scheme = {"type": "http", "scheme": "bearer", "description": "an API key, made by jobs/keys.py"}
+        parts["securitySchemes"] = {"key": scheme}
+    else:
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                operation.pop("security", None)
+    return schema

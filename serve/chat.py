@@ -19,13 +19,32 @@ from serve import schemas as wire
 from serve.auth import needs
 from serve.backend import Piece, Reply, Sampling, Scored
 from serve.errors import ApiError, as_api_error, envelope
+from serve.links import links
 from serve.service import Service, now, said, visit
 from valuealign.registry import Version
 from valuealign.store import Response, new_id
 from valuealign.types import Message
 
-STREAM = {"text/event-stream": {"schema": {"type": "string", "description": "events whose data is a ChatChunk"}}}
-SILENT_STREAM = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy keeps pieces back
+_SCHEMAS = "#/components/schemas/"
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "anyOf": [
+                {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {
+                        "anyOf": [{"$ref": _SCHEMAS + "ChatChunk"}, {"$ref": _SCHEMAS + "ErrorEnvelope"}]
+                    },
+                },
+                {"const": "[DONE]"},
+            ]
+        }
+    },
+}
+NOT_HELD_BACK = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # by a proxy
 Pieces = AsyncGenerator[Piece | Reply, None]
 
 
@@ -48,7 +67,12 @@ def add_chat(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/chat/completions",
         response_model=wire.ChatResponse,
-        responses={200: {"content": STREAM}},
+        responses={
+            200: {
+                "content": {"text/event-stream": {"schema": EVENT}},
+                "links": links(judge={"response_id": "$response.body#/id"}),
+            }
+        },
         **needs("query"),
     )
     async def chat(request: wire.ChatRequest, http: Request) -> HttpResponse:
@@ -67,7 +91,7 @@ def add_chat(app: FastAPI, service: Service) -> None:
             except BaseException:
                 await pieces.aclose()
                 raise
-            return _Events(_events(service, http, asked, first, pieces), headers=SILENT_STREAM)
+            return _Events(_events(service, http, asked, first, pieces))
         reply = await _whole(pieces)
         await _keep(service, http, asked, reply)
         message = wire.ChatMessageOut(content=reply.text)
@@ -177,12 +201,16 @@ class _Events(StreamingResponse):
 
     media_type = "text/event-stream"
 
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        self._events = events
+        super().__init__(events, headers=NOT_HELD_BACK)
+
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             # The request's task may be cancelled by now: closing must not be.
-            await asyncio.shield(self.body_iterator.aclose())
+            await asyncio.shield(self._events.aclose())
 
 
 def _logprobs(asked: Asked, tokens: Iterable[Scored]) -> wire.ChatLogprobs | None:

@@ -15,6 +15,7 @@ from starlette.responses import Response as HttpResponse
 from serve import schemas as wire
 from serve.auth import needs
 from serve.errors import ApiError
+from serve.links import links
 from serve.service import Service, now, said, visit
 from valuealign import prompts
 from valuealign.store import Response, new_id
@@ -26,7 +27,14 @@ MOST_CELLS = 256  # of one request: questions times orders
 def add_distributions(app: FastAPI, service: Service) -> None:
     """The route."""
 
-    @app.post("/v1/distributions", response_model=wire.DistributionResponse, **needs("query"))
+    judge = {"response_id": "$response.body#/distributions/0/response_id"}
+
+    @app.post(
+        "/v1/distributions",
+        response_model=wire.DistributionResponse,
+        responses={200: {"links": links(judge=judge)}},
+        **needs("query"),
+    )
     async def distributions(request: wire.DistributionRequest, http: Request) -> HttpResponse:
         """Shares of the options of one or several closed questions."""
         asked = request.asked()

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from serve import schemas as wire
 from valuealign.errors import (
@@ -79,7 +80,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ValuealignError):
         # The store or a version's files: ours to mend, and nothing that a client should read.
         log.error("unavailable: %s", error)
-        return ApiError(503, "the service cannot do this now", code="unavailable", headers={"Retry-After": "1"})
+        return ApiError(503, "the service cannot do this now", code="unavailable")
     # An error's message may quote what was asked: the log gets its kind and where it arose.
     places = "; ".join(f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-8:])
     log.error("unexpected %s at %s", type(error).__name__, places)
@@ -95,18 +96,30 @@ def envelope(error: ApiError) -> dict[str, Any]:
 
 
 def answer(error: ApiError) -> JSONResponse:
-    """The HTTP response that says ``error``."""
-    return JSONResponse(envelope(error), status_code=error.status, headers=dict(error.headers or {}))
+    """The HTTP response that says ``error``; what fails for now says when to come back."""
+    headers = {"Retry-After": "1"} if error.status == 503 else {}
+    return JSONResponse(envelope(error), status_code=error.status, headers={**headers, **(error.headers or {})})
 
 
 def handle_errors(app: FastAPI) -> None:
     """Give every error that a route raises its envelope. What is unexpected the edge answers."""
 
-    async def said(_: Request, error: Exception) -> JSONResponse:
-        return answer(as_api_error(error))
+    async def said(request: Request, error: Exception) -> JSONResponse:
+        refusal = as_api_error(error)
+        if refusal.status == 405:  # the framework names the methods of one route, where several share a path
+            refusal.headers = {"Allow": ", ".join(sorted(_methods(app, request.url.path)))}
+        return answer(refusal)
 
     for kind in (ApiError, RequestValidationError, HTTPException, ValuealignError):
         app.add_exception_handler(kind, said)
+
+
+def _methods(app: FastAPI, path: str) -> set[str]:
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.path_regex.match(path):
+            found |= route.methods or set()
+    return found
 
 
 def _invalid(error: RequestValidationError) -> ApiError:

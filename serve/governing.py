@@ -10,11 +10,12 @@ from starlette.responses import Response as HttpResponse
 from serve import schemas as wire
 from serve.auth import Caller, caller, needs
 from serve.errors import ApiError
+from serve.links import REVIEW, ROLLBACK, links
 from serve.listening import LONGEST_PAGE, PAGE, FeedbackId, IdempotencyKey, InFlight, replayed, required, status_of
 from serve.service import Service, said
+from valuealign import loop
 from valuealign.errors import StoreError, UnknownVersion
-from valuealign.registry import Registry
-from valuealign.store import AliasState, Erased, Feedback, Move
+from valuealign.store import AliasState, Feedback, Move
 
 
 def add_governing(app: FastAPI, service: Service, flying: InFlight) -> None:
@@ -25,7 +26,9 @@ def add_governing(app: FastAPI, service: Service, flying: InFlight) -> None:
 
 
 def _reviewing(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/feedback/{feedback_id}/review", response_model=wire.FeedbackStatus, **needs("review"))
+    @app.post(
+        "/v1/feedback/{feedback_id}/review", operation_id=REVIEW, response_model=wire.FeedbackStatus, **needs("review")
+    )
     def review(feedback_id: FeedbackId, request: wire.ReviewRequest, http: Request) -> HttpResponse:
         """Accept feedback for training, or decline it. What has trained, or is training, stays as it is."""
         try:
@@ -43,7 +46,14 @@ def _reviewing(app: FastAPI, service: Service) -> None:
 def _moving(app: FastAPI, service: Service) -> None:
     registry = service.registry
 
-    @app.post("/v1/models/{name}/promote", response_model=wire.AliasEntry, **needs("admin"))
+    back = {"/name": "$response.body#/name", "expected": "$response.body#/version"}
+
+    @app.post(
+        "/v1/models/{name}/promote",
+        response_model=wire.AliasEntry,
+        responses={200: {"links": links(rollback=back)}},
+        **needs("admin"),
+    )
     def promote(name: Annotated[wire.Word, Path()], request: wire.PromoteRequest, http: Request) -> HttpResponse:
         """Point an alias at a version, if it still points where you think it does."""
         _check_family(service, name)
@@ -57,7 +67,7 @@ def _moving(app: FastAPI, service: Service) -> None:
         )
         return said(_alias(state))
 
-    @app.post("/v1/models/{name}/rollback", response_model=wire.AliasEntry, **needs("admin"))
+    @app.post("/v1/models/{name}/rollback", operation_id=ROLLBACK, response_model=wire.AliasEntry, **needs("admin"))
     def rollback(name: Annotated[wire.Word, Path()], request: wire.RollbackRequest, http: Request) -> HttpResponse:
         """Point an alias back at what it pointed at before, if it still points where you think it does."""
         _check_family(service, name)
@@ -89,28 +99,16 @@ def _erasing(app: FastAPI, service: Service, flying: InFlight) -> None:
         from it; they go on answering until they are replaced."""
         asking, key = _asking(http), required(idempotency_key)
         with flying.hold(asking.principal, key):
-            erased = await service.off_loop(
-                service.store.erase, request.person, who=asking.who, key=key, principal=asking.principal
+            receipt = await service.off_loop(
+                loop.erase,
+                request.person,
+                store=service.store,
+                registry=service.registry,
+                who=asking.who,
+                key=key,
+                principal=asking.principal,
             )
-        models = await service.off_loop(affected, service.registry, service.name, erased.manifests)
-        return said(_receipt(erased, models), status=202, headers=replayed(erased.replayed))
-
-
-def affected(registry: Registry, name: str, manifests: tuple[str, ...]) -> list[wire.AffectedModel]:
-    """The versions of a family that learned from manifests, themselves or by descent, and when they served."""
-    found: dict[str, list[str]] = {}
-    for version in registry.versions(name):  # oldest first: parents before their children
-        manifest = (version.card.get("manifest") or {}).get("id")
-        if manifest in manifests or version.parent in found:
-            found[version.id] = [manifest] if manifest in manifests else []
-    served: dict[str, list[wire.Served]] = {id: [] for id in found}
-    for state in registry.store.aliases(name) if found else ():
-        moves = registry.history(name, state.alias)
-        ends = [move.created for move in moves[1:]]
-        for move, end in zip(moves, [*ends, None], strict=True):
-            if move.to_version in served:
-                served[move.to_version].append(wire.Served(alias=state.alias, since=move.created, until=end))
-    return [wire.AffectedModel(id=f"{name}@{id}", manifests=direct, served=served[id]) for id, direct in found.items()]
+        return said(_receipt(receipt), status=202, headers=replayed(receipt.replayed))
 
 
 def _asking(http: Request) -> Caller:
@@ -137,12 +135,18 @@ def _move(move: Move) -> wire.MoveEntry:
     return wire.MoveEntry(**{name: getattr(move, name) for name in names}, figures=dict(move.figures))
 
 
-def _receipt(erased: Erased, models: list[wire.AffectedModel]) -> wire.ErasureReceipt:
+def _receipt(receipt: loop.Receipt) -> wire.ErasureReceipt:
     return wire.ErasureReceipt(
-        id=erased.id,
-        created=erased.created,
-        rows=dict(erased.rows),
-        feedback=list(erased.feedback),
-        manifests=list(erased.manifests),
-        models=models,
+        id=receipt.id,
+        created=receipt.created,
+        rows=receipt.rows,
+        feedback=list(receipt.feedback),
+        manifests=list(receipt.manifests),
+        trained=list(receipt.trained),
+        descendants=list(receipt.descendants),
+        served=[
+            wire.Served(model=f"{one.name}@{one.version}", alias=one.alias, since=one.start, until=one.end)
+            for one in receipt.served
+        ],
+        mend=receipt.mend,
     )

@@ -10,8 +10,9 @@ from fastapi import FastAPI, Header, Path, Query, Request
 from starlette.responses import Response as HttpResponse
 
 from serve import schemas as wire
-from serve.auth import caller, forbidden, needs, unauthorized
+from serve.auth import caller, forbidden, known_query, needs, unauthorized
 from serve.errors import ApiError
+from serve.links import FEEDBACK, PROGRESS, links
 from serve.service import Service, said
 from valuealign.errors import KeyReused
 from valuealign.store import Feedback, Judged, Response
@@ -61,12 +62,14 @@ def replayed(again: bool) -> dict[str, str]:
 
 def add_feedback(app: FastAPI, service: Service, flying: InFlight) -> None:
     """The routes."""
-    store = service.store
+    store, posted = service.store, {"/feedback_id": "$response.body#/id"}
 
     @app.post(
         "/v1/feedback",
         status_code=201,
+        operation_id=FEEDBACK,
         response_model=wire.FeedbackReceipt,
+        responses={201: {"links": links(progress=posted, review=posted)}},
         openapi_extra={"security": [{"key": []}, {}], "x-scope": "feedback"},
     )
     async def post(
@@ -100,7 +103,9 @@ def add_feedback(app: FastAPI, service: Service, flying: InFlight) -> None:
         entries = [_entry(judged) for judged in found.items]
         return said(wire.FeedbackPage(data=entries, has_more=found.next is not None, next=found.next))
 
-    @app.get("/v1/feedback/{feedback_id}", response_model=wire.FeedbackStatus, **needs("feedback"))
+    @app.get(
+        "/v1/feedback/{feedback_id}", operation_id=PROGRESS, response_model=wire.FeedbackStatus, **needs("feedback")
+    )
     def status(feedback_id: FeedbackId) -> HttpResponse:
         """How far a piece of feedback has come."""
         return said(status_of(store.feedback(feedback_id)))
@@ -115,6 +120,7 @@ def _who_posts(
     service: Service, http: Request, request: wire.FeedbackRequest, idempotency_key: str | None
 ) -> tuple[str, str]:
     """Whose post it is, and the key under which it is kept once. Raises ApiError 401, 403 or 400."""
+    known_query(http)
     if request.token is not None:
         service.tokens.check(request.token, request.response_id)
         return f"token:{request.response_id}", OF_A_TOKEN

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-Gauges = Iterable[tuple[str, str, dict[str, float]]]
+
+
+class Gauge(NamedTuple):
+    """A figure that is read when somebody looks: one value, or (with ``label``) one for each thing."""
+
+    name: str
+    meaning: str
+    values: Mapping[Any, float]
+    label: str | None = None
 
 
 class Meters:
@@ -35,8 +44,8 @@ class Meters:
         for verdict in ("desirable", "undesirable", "correction", "shares"):
             self.feedback.labels(verdict)
 
-    def watch(self, read: Callable[[], Gauges]) -> None:
-        """Show gauges too: ``read`` gives each one's name, meaning, and values by label ("": it has none)."""
+    def watch(self, read: Callable[[], Iterable[Gauge]]) -> None:
+        """Show what ``read`` reads too."""
         self._registry.register(_Read(read))
 
     def show(self) -> bytes:
@@ -45,16 +54,15 @@ class Meters:
 
 
 class _Read(Collector):
-    def __init__(self, read: Callable[[], Gauges]) -> None:
+    def __init__(self, read: Callable[[], Iterable[Gauge]]) -> None:
         self._read = read
 
     def describe(self) -> list[GaugeMetricFamily]:
         return []  # nothing is read when it is registered
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        for name, meaning, values in self._read():
-            labelled = "" not in values
-            gauge = GaugeMetricFamily(name, meaning, labels=["of"] if labelled else None)
-            for label, value in values.items():
-                gauge.add_metric([label] if labelled else [], value)
-            yield gauge
+        for one in self._read():
+            family = GaugeMetricFamily(one.name, one.meaning, labels=[one.label] if one.label else None)
+            for thing, value in one.values.items():
+                family.add_metric([thing] if one.label else [], value)
+            yield family

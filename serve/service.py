@@ -18,6 +18,8 @@ from serve.backend import Backend
 from serve.metrics import Meters
 from valuealign import prompts
 from valuealign.errors import UnknownVersion
+from valuealign.loop import CHAMPION
+from valuealign.loop.canary import CANARY, drawn, out
 from valuealign.registry import Registry, Version
 from valuealign.store import Response, Store
 
@@ -42,7 +44,8 @@ def visit(scope: AsgiScope) -> Visit:
 
 @dataclass(frozen=True)
 class Service:
-    """One model family as it is served. ``max_tokens`` bounds an answer, ``template`` words closed questions."""
+    """One model family as it is served. ``max_tokens`` bounds an answer, ``template`` words closed questions,
+    ``canary`` is the share of requests that a canary answers while one is out."""
 
     store: Store
     registry: Registry
@@ -52,19 +55,26 @@ class Service:
     template: prompts.Template | None
     tokens: Tokens
     meters: Meters
+    canary: float = 0.0
 
     async def resolve(self, request: Request, model: str) -> Version:
         """The version that the client's ``model`` names now; it goes into the visit. Raises UnknownVersion."""
-        version = await run_in_threadpool(self.find, model)
-        visit(request.scope).model = version.ref
+        asking = visit(request.scope)
+        version = await run_in_threadpool(self.find, model, drawn_by=asking.request_id)
+        asking.model = version.ref
         return version
 
-    def find(self, model: str) -> Version:
-        """The version that ``model`` names now. Only the served family is looked up. Raises UnknownVersion."""
+    def find(self, model: str, drawn_by: str | None = None) -> Version:
+        """The version that ``model`` names now. Only the served family is looked up. Raises UnknownVersion.
+
+        With ``drawn_by``, a request's id, the family's bare name may mean the canary.
+        """
         family, _, which = model.partition("@")
         if family != self.name:
             raise UnknownVersion(f"no model '{family}'", mend=f"this service answers as '{self.name}'")
-        return self.registry.get(f"{self.name}@{which or 'champion'}")
+        if not which and self.canary and drawn_by and drawn(drawn_by, self.canary):
+            which = CANARY if out(self.registry, self.name) else ""
+        return self.registry.get(f"{self.name}@{which or CHAMPION}")
 
     async def keep(self, responses: Sequence[Response]) -> None:
         """Write answers down, off the event loop: feedback can name them once this returns."""

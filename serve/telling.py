@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Annotated
 
@@ -17,7 +17,9 @@ from starlette.responses import Response as HttpResponse
 from serve import schemas as wire
 from serve.auth import needs
 from serve.errors import ApiError
+from serve.metrics import Gauge
 from serve.service import Service, said
+from valuealign import loop
 from valuealign.errors import ValuealignError
 from valuealign.registry import Version
 
@@ -87,21 +89,21 @@ def _unix(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp())
 
 
-def _gauges(service: Service) -> Iterator[tuple[str, str, dict[str, float]]]:
+def _gauges(service: Service) -> Iterator[Gauge]:
     """The queue and the state of the loop. What the database does not tell now is left out."""
-    yield "valuealign_waiting_requests", "Requests that no model has begun", {"": service.backend.waiting}
+    yield Gauge("valuealign_waiting_requests", "Requests that no model has begun", {"": service.backend.waiting})
     try:
         states = {state.alias: state for state in service.store.aliases(service.name)}
         counts = service.store.count_feedback(service.name)
-        anchor = service.registry.get(f"{service.name}@stage1") if "stage1" in states else None
+        anchor = loop.anchor(service.registry, service.name)
     except ValuealignError as error:
         log.warning("metrics without the state of the loop: %s", error)
         return
     epochs = {alias: float(state.epoch) for alias, state in states.items()}
     versions = {alias: float(state.version[1:]) for alias, state in states.items()}
-    yield "valuealign_alias_epoch", "How often an alias has moved", epochs
-    yield "valuealign_alias_version", "The number of the version that an alias points at", versions
-    yield "valuealign_feedback", "Feedback in the database, by status", dict(counts)
+    yield Gauge("valuealign_alias_epoch", "How often an alias has moved", epochs, "alias")
+    yield Gauge("valuealign_alias_version", "The number of the version that an alias points at", versions, "alias")
+    yield Gauge("valuealign_feedback", "Feedback in the database", counts, "status")
     if anchor is not None:
-        age = time.time() - _unix(anchor.card["created"])
-        yield "valuealign_anchor_age_seconds", "Since the survey that anchors the model was learned", {"": age}
+        age = time.time() - datetime.combine(anchor.since, datetime.min.time(), UTC).timestamp()
+        yield Gauge("valuealign_anchor_age_seconds", "Since the people were asked whom the model is held to", {"": age})

@@ -1,10 +1,11 @@
 """A service without a model, for tests; as a script, the real server on a free port.
 
-python tests/serving.py HOME      # prints its URL and a key, then serves until killed
+python tests/serving.py HOME [PORT]      # prints its URL and a key, then serves until killed
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import subprocess
@@ -77,9 +78,9 @@ def lay(registry: Registry, folder: Path, n: int = 1) -> None:
     registry.move("demo", "champion", "v1", expected=None, who="test", why="start")
 
 
-def service(home: Path, backend: Any = None, **settings: Any) -> tuple[FastAPI, Store, Registry]:
+def service(home: Path, backend: Any = None, database: str = "", **settings: Any) -> tuple[FastAPI, Store, Registry]:
     """The app over a home, which gets a champion if it has none."""
-    store = Store.open(home / "valuealign.db")
+    store = Store.open(database or os.environ.get("VALUEALIGN_DB") or home / "valuealign.db")
     registry = Registry(home / "registry", store)
     if registry.alias("demo") is None:
         lay(registry, home / "adapter", 2)
@@ -131,9 +132,13 @@ def refused(answer: httpx.Response, status: int, code: str, param: str | None = 
 
 
 @contextmanager
-def process(home: Path) -> Iterator[tuple[str, dict[str, str], subprocess.Popen[str]]]:
+def process(
+    home: Path, port: int = 0, database: str = ""
+) -> Iterator[tuple[str, dict[str, str], subprocess.Popen[str]]]:
     """The real server over a home, in a process of its own: its URL, the header of a key, the process."""
-    started = subprocess.Popen([sys.executable, __file__, str(home)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, str(home), str(port)]
+    environment = os.environ | {"VALUEALIGN_DB": database}
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert started.stdout is not None
         url, secret = started.stdout.readline().split()
@@ -149,7 +154,8 @@ if __name__ == "__main__":
     import uvicorn
 
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 0))
     listener.listen(64)
     app, store, _ = service(Path(sys.argv[1]))
     secret = key(store)["Authorization"].removeprefix("Bearer ")

@@ -103,6 +103,39 @@ def test_several_questions_come_back_in_order(served: Visitor):
     assert len({one["response_id"] for one in body["distributions"]}) == served.responses() == 3
 
 
+def test_orders_of_the_options_are_averaged_and_their_spread_is_told(served: Visitor):
+    """The stand-in prefers what is listed first and nothing else: over all orders every option is alike."""
+    question = {"item": "Free?", "options": ["yes", "perhaps", "no"]}
+    odds = [math.exp(-k) for k in range(3)]
+    first, second, third = (one / sum(odds) for one in odds)
+    for orders in (3, 50):
+        served.backend.cells.clear()
+        (one,) = served.post("/v1/distributions", {"model": "demo", **question, "orders": orders}).json()[
+            "distributions"
+        ]
+        assert [cell.completions for cell in served.backend.cells] == [
+            ("yes", "perhaps", "no"), ("perhaps", "no", "yes"), ("no", "yes", "perhaps"),
+        ]  # fmt: skip
+        assert one["orders"] == 3 and list(one["shares"]) == question["options"]
+        assert list(one["shares"].values()) == pytest.approx([1 / 3] * 3)
+        assert list(one["order_spread"].values()) == pytest.approx([first - third] * 3)
+    (two,) = served.post("/v1/distributions", {"model": "demo", **question, "orders": 2}).json()["distributions"]
+    assert two["shares"]["yes"] == pytest.approx((first + third) / 2) and two["answer"] == "perhaps"
+    assert two["shares"]["perhaps"] == pytest.approx((second + first) / 2)
+    (alone,) = served.post("/v1/distributions", {"model": "demo", **question}).json()["distributions"]
+    assert alone["orders"] == 1 and alone["order_spread"] is None and alone["shares"]["yes"] == pytest.approx(first)
+    kept = served.store.response(two["response_id"])
+    assert kept.detail["orders"] == 2 and kept.messages == served.backend.cells[3].prompt
+
+
+def test_too_many_orders_at_once_are_refused(served: Visitor):
+    questions = [{"item": f"q{i}", "options": ["a", "b", "c", "d", "e"]} for i in range(64)]
+    body = {"model": "demo", "questions": questions, "orders": 5}
+    assert "256" in refused(served.post("/v1/distributions", body), 400, "invalid_parameter", "orders")
+    assert served.backend.cells == [] and served.responses() == 0
+    assert served.post("/v1/distributions", {**body, "orders": 4}).status_code == 200
+
+
 # What there is
 
 

@@ -171,7 +171,13 @@ def test_pages_hold_all_feedback_once_while_more_comes(served: Visitor):
 
 @pytest.mark.parametrize(
     ("query", "param"),
-    [("limit=0", "limit"), ("limit=201", "limit"), ("status=lost", "status"), ("after=nonsense", "after")],
+    [
+        ("limits=5", "limits"),
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("status=lost", "status"),
+        ("after=nonsense", "after"),
+    ],
 )
 def test_a_page_that_cannot_be_is_refused(served: Visitor, query: str, param: str):
     refused(served.http.get(f"/v1/feedback?{query}"), 400, "invalid_parameter", param)
@@ -239,8 +245,8 @@ def test_moves_that_cannot_be_are_refused(served: Visitor):
 def test_one_of_many_promotions_wins_and_the_history_has_it(served: Visitor):
     move = {"version": "v2", "expected": "v1", "why": "race"}
     with served.http, ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(lambda _: served.post("/v1/models/demo/promote", move), range(20)))
-    assert sorted(answer.status_code for answer in said) == [200] + [409] * 19
+        said = list(pool.map(lambda _: served.post("/v1/models/demo/promote", move), range(50)))
+    assert sorted(answer.status_code for answer in said) == [200] + [409] * 49
     assert [m["why"] for m in served.http.get("/v1/history").json()["data"]] == ["race", "start"]
 
 
@@ -281,13 +287,12 @@ def test_an_erasure_names_the_versions_that_learned_from_the_person(served: Visi
     receipt = answer.json()
     assert receipt["rows"]["responses"] == 1 and receipt["rows"]["feedback"] == 2
     assert sorted(receipt["feedback"]) == sorted(made[:2]) and receipt["manifests"] == [manifest.id]
-    assert [(model["id"], model["manifests"]) for model in receipt["models"]] == [
-        ("demo@v3", [manifest.id]), ("demo@v4", []),
-    ]  # fmt: skip
-    (interval,) = receipt["models"][0]["served"]
+    assert (receipt["trained"], receipt["descendants"]) == (["demo@v3"], ["demo@v4"])
     history = served.registry.history("demo")
-    assert interval == {"alias": "champion", "since": history[1].created, "until": history[2].created}
-    assert receipt["models"][1]["served"] == [] and "p-1" not in answer.text
+    assert receipt["served"] == [
+        {"model": "demo@v3", "alias": "champion", "since": history[1].created, "until": history[2].created}
+    ]
+    assert "no alias" in receipt["mend"] and "p-1" not in answer.text
 
     refused(served.judge(response, verdict="desirable"), 404, "response_not_found", "response_id")
     refused(served.http.get(f"/v1/feedback/{made[0]}"), 404, "feedback_not_found", "feedback_id")
@@ -307,3 +312,22 @@ def test_a_running_update_that_holds_erased_feedback_cannot_promote(served: Visi
     with pytest.raises(StoreError, match="lease"):
         served.registry.move("demo", "champion", "v2", expected="v1", who="t", why="update", consume=manifest)
     assert served.registry.get("demo").id == "v1"
+
+
+# Canary
+
+
+def test_a_canary_answers_its_share_of_the_bare_name(tmp_path: Path):
+    served = Visitor(tmp_path, canary=0.5)
+
+    def heard(model: str, n: int = 30) -> set[str]:
+        return {served.chat(model=model).json()["model"] for _ in range(n)}
+
+    assert heard("demo") == {"demo@v1"}  # none is out
+    served.registry.move("demo", "canary", "v2", expected=None, who="t", why="passed")
+    assert heard("demo") == {"demo@v1", "demo@v2"}
+    assert heard("demo@champion") == {"demo@v1"} and heard("demo@canary", 1) == {"demo@v2"}
+    served.registry.move("demo", "canary", "v1", expected="v2", who="t", why="called back")
+    assert heard("demo") == {"demo@v1"}
+    assert served.http.get("/v1/models/demo").json()["id"] == "demo@v1"
+    served.store.close()

@@ -29,7 +29,6 @@ from serve.schemas.base import (
     Word,
 )
 from serve.schemas.learning import (
-    AffectedModel,
     AliasEntry,
     ErasureReceipt,
     ErasureRequest,
@@ -50,7 +49,6 @@ from serve.schemas.learning import (
 )
 
 __all__ = [
-    "AffectedModel",
     "Alias",
     "AliasEntry",
     "ChatChoice",

@@ -50,9 +50,9 @@ class ChatRequest(Wire):
     user: Label | None = Field(None, description="a pseudonym of whoever asks; erasure requests name it")
     metadata: Metadata | None = None
     n: Literal[1] = 1
-    top_p: Literal[1] | None = Field(None, description="only 1: no probability is cut off")
-    frequency_penalty: Literal[0] | None = Field(None, description="only 0")
-    presence_penalty: Literal[0] | None = Field(None, description="only 0")
+    top_p: float | None = Field(None, ge=1, le=1, description="only 1: no probability is cut off")
+    frequency_penalty: float | None = Field(None, ge=0, le=0, description="only 0")
+    presence_penalty: float | None = Field(None, ge=0, le=0, description="only 0")
 
     @model_validator(mode="after")
     def _fits_together(self) -> ChatRequest:

@@ -192,8 +192,21 @@ class ErasureRequest(Wire):
     person: Label
 
 
+class Served(Wire):
+    """When an alias pointed at a version; ``until`` null: it still does."""
+
+    model: str
+    alias: str
+    since: str
+    until: str | None
+
+
 class ErasureReceipt(Wire):
-    """What was removed, and what had learned from it: the person is not named again."""
+    """What was removed, and what had learned from it: the person is not named again.
+
+    ``trained`` are the versions made with any of the ``feedback``, ``descendants`` those trained from them;
+    ``mend`` says what is left to do about them.
+    """
 
     id: str
     object: Literal["erasure"] = "erasure"
@@ -201,23 +214,7 @@ class ErasureReceipt(Wire):
     rows: dict[str, int]
     feedback: list[str]
     manifests: list[str]
-    models: list[AffectedModel]
-
-
-class Served(Wire):
-    """When an alias pointed at a version; ``until`` null: it still does."""
-
-    alias: str
-    since: str
-    until: str | None
-
-
-class AffectedModel(Wire):
-    """A version that learned from what is erased: from manifests that held it, or (none) from a version that did."""
-
-    id: str
-    manifests: list[str]
+    trained: list[str]
+    descendants: list[str]
     served: list[Served]
-
-
-ErasureReceipt.model_rebuild()
+    mend: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from valuealign.store._steps import new_id
+from valuealign.store._steps import new_id, now
 from valuealign.store.database import Store
 from valuealign.store.keys import Keys
 from valuealign.store.records import (
@@ -44,4 +44,5 @@ __all__ = [
     "Store",
     "Verdict",
     "new_id",
+    "now",
 ]

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,6 +21,7 @@ from valuealign.store.records import Page, Posted, Receipt, Status, Verdict
 
 CHUNK = 5_000  # ids in one statement: both databases bound how many a statement may carry
 _LONGEST = {"person": 255, "campaign": 255, "key": 255, "principal": 64}
+_PLACE = re.compile(r"([0-9T:.+-]{20,32}) (fb-[0-9a-f]{1,60})")
 
 
 def check(said: Mapping[str, Any]) -> None:
@@ -46,7 +48,7 @@ def check_texts(columns: Mapping[str, Any]) -> None:
         longest = _LONGEST.get(name)
         if longest is not None and value is not None and len(value) > longest:
             raise _refused(name, name, f"use at most {longest} characters")
-        if any("\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text) for text in _texts(value)):
+        if not all(map(steps.keepable, _texts(value))):
             what = "the text holds a character that cannot be kept"
             raise Refused(what, where=name, mend="leave out NUL and halves of surrogate pairs")
 
@@ -94,11 +96,15 @@ def save(
     connection: Connection, principal: str, key: str, body: str, answer: Mapping[str, Any], *, subject: str, at: str
 ) -> None:
     """Keep an answer, to be given again to the same key."""
-    connection.execute(
-        t.idempotency.insert().values(
-            principal=principal, key=key, body_sha256=body, answer=dict(answer), subject=subject, created=at
-        )
-    )
+    row = {
+        "principal": principal,
+        "key": key,
+        "body_sha256": body,
+        "answer": dict(answer),
+        "subject": subject,
+        "created": at,
+    }
+    connection.execute(t.idempotency.insert(), row)
 
 
 def insert(
@@ -119,7 +125,7 @@ def insert(
         raise steps.unknown_response(response_id)
     receipt = Receipt(id=steps.new_id("fb"), response_id=response_id, status="quarantined", created=steps.now())
     answer = {name: value for name, value in asdict(receipt).items() if name != "replayed"}
-    connection.execute(t.feedback.insert().values(**answer, **said, key_id=principal or None))
+    connection.execute(t.feedback.insert(), {**answer, **said, "key_id": principal or None})
     if key is not None:
         save(connection, principal, key, body, answer, subject=receipt.id, at=receipt.created)
     steps.note(connection, who, "feedback.posted", receipt.id, {"response": response_id, "verdict": said["verdict"]})
@@ -193,10 +199,12 @@ def _cursor(row: Row[Any]) -> str:
 
 def _place(cursor: str) -> tuple[str, str]:
     try:
-        created, id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode().split(" ")
+        place = _PLACE.fullmatch(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode())
     except (binascii.Error, ValueError):
-        raise Refused("this is no page's cursor", where="after", mend="use the one that came with a page") from None
-    return created, id
+        place = None
+    if place is None:
+        raise Refused("this is no page's cursor", where="after", mend="use the one that came with a page")
+    return place[1], place[2]
 
 
 def posted(connection: Connection, query: Select[Any]) -> Iterator[Posted]:

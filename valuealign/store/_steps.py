@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from valuealign.errors import AliasMoved, StoreError, UnknownFeedback, UnknownResponse
 from valuealign.store import tables as t
-from valuealign.store.records import AliasState, Feedback, Judged, Manifest, Response
+from valuealign.store.records import AliasState, Feedback, Judged, Manifest, Move, Response
 from valuealign.types import Message
 
 
@@ -26,10 +26,14 @@ def now(*, ahead_s: float = 0.0) -> str:
     return (datetime.now(UTC) + timedelta(seconds=ahead_s)).isoformat(timespec="milliseconds")
 
 
+def keepable(text: str) -> bool:
+    """Whether both databases can hold the text: no NUL in it, and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def note(connection: Connection, who: str, event: str, subject: str, detail: Mapping[str, Any]) -> None:
-    connection.execute(
-        t.audit.insert().values(created=now(), who=who, event=event, subject=subject, detail=dict(detail))
-    )
+    row = {"created": now(), "who": who, "event": event, "subject": subject, "detail": dict(detail)}
+    connection.execute(t.audit.insert(), row)
 
 
 def insert_manifest(connection: Connection, manifest: Manifest) -> None:
@@ -118,6 +122,13 @@ def to_response(row: Row[Any], prefix: str = "") -> Response:
 
 def to_judged(row: Row[Any]) -> Judged:
     return Judged(to_feedback(row), to_response(row, "response__"))
+
+
+_MOVE = tuple(field.name for field in fields(Move))
+
+
+def to_move(row: Row[Any]) -> Move:
+    return Move(**{name: getattr(row, name) for name in _MOVE})
 
 
 def unknown_response(response_id: str) -> UnknownResponse:

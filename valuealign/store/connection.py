@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
+from valuealign import config as configuration
 from valuealign.errors import StoreError
 from valuealign.store.schema import prepare
 
+T = TypeVar("T")
 BUSY_SECONDS = 30.0
+LOG_SECONDS = 2.0
 RECEIPTS = "erasures"  # the folder beside an SQLite file that keeps what was erased
 
 
@@ -46,12 +50,12 @@ class Database:
         """The store at a file (SQLite, made if absent) or at a database URL such as
         ``postgresql+psycopg://user@host/valuealign``; one of an older release is brought up to date.
 
-        Receipts of erasures lie in ``receipts``, by default in the folder ``erasures`` beside a
-        file. Raises StoreError if it cannot be opened, is no database, or comes from a newer
-        release.
+        Receipts of erasures lie in ``receipts``: by default the folder ``erasures`` beside a file, or
+        the one in VALUEALIGN_HOME for a URL. Raises StoreError if it cannot be opened, is no database,
+        or comes from a newer release.
         """
         if isinstance(where, str) and "://" in where:
-            return cls(_url(where), receipts)
+            return cls(_url(where), receipts or configuration.home() / RECEIPTS)
         path = Path(where).absolute()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +90,16 @@ class Database:
         except SQLAlchemyError as error:
             raise self._broken(error) from error
 
+    def _once_more(self, work: Callable[[Connection], T]) -> T:
+        """What ``work`` makes of a transaction; it is done again if another one committed the same key in
+        between, or took away what this one refers to (not on SQLite, where writers queue)."""
+        try:
+            with self._write() as connection:
+                return work(connection)
+        except IntegrityError:
+            with self._write() as connection:
+                return work(connection)
+
     @contextmanager
     def _read(self) -> Iterator[Connection]:
         try:
@@ -103,6 +117,13 @@ class Database:
                 yield connection
         except SQLAlchemyError as error:
             raise self._broken(error) from error
+
+    def _forget(self) -> None:
+        """Let nothing that was deleted stand in SQLite's log either; a reader in the way is waited for a little."""
+        if self._engine.dialect.name != "sqlite":
+            return  # PostgreSQL's autovacuum does it in its own time
+        with closing(sqlite3.connect(str(self._url.database), timeout=LOG_SECONDS)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _broken(self, error: SQLAlchemyError) -> StoreError:
         said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
@@ -146,6 +167,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA foreign_keys = ON")
     _switch_to_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA secure_delete = ON")  # what was erased is overwritten in the file, not only let go
     cursor.close()
 
 

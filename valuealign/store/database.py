@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,10 +45,12 @@ class Store(Database):
         return self.add_responses([response])[0]
 
     def add_responses(self, responses: Sequence[Response]) -> list[Response]:
-        """Keep several, all or none. Raises Refused for a text that cannot be kept."""
-        made = [replace(response, created=response.created or steps.now()) for response in responses]
-        for one in made:
-            posts.check_texts({"answer": one.answer, "person": one.person})
+        """Keep several, all or none; NUL in an answer becomes U+FFFD. Raises Refused for an id that cannot be kept."""
+        made = []
+        for one in responses:
+            posts.check_texts({"person": one.person, "key_id": one.key_id})
+            answer = one.answer.replace("\0", "\N{REPLACEMENT CHARACTER}")
+            made.append(replace(one, answer=answer, created=one.created or steps.now()))
         rows = [
             {**vars(one), "messages": [list(message) for message in one.messages], "detail": dict(one.detail)}
             for one in made
@@ -58,6 +61,8 @@ class Store(Database):
 
     def response(self, response_id: str) -> Response:
         """The response of that id. Raises UnknownResponse."""
+        if not steps.keepable(response_id):
+            raise steps.unknown_response(response_id)
         with self._read() as connection:
             row = connection.execute(select(t.responses).where(t.responses.c.id == response_id)).one_or_none()
         if row is None:
@@ -94,17 +99,16 @@ class Store(Database):
         """
         said = posts.columns(verdict, correction, shares, n, comment, metadata, person, traits, campaign)
         posts.check_texts({"principal": principal, "key": key})
-        try:
-            with self._write() as connection:
-                return posts.insert(connection, response_id, said, who=who, principal=principal, key=key)
-        except IntegrityError:
-            # Somebody else committed the same key in between, or erased the response (not on SQLite,
-            # where writers queue).
-            with self._write() as connection:
-                return posts.insert(connection, response_id, said, who=who, principal=principal, key=key)
+        if not steps.keepable(response_id):
+            raise steps.unknown_response(response_id)
+        return self._once_more(
+            partial(posts.insert, response_id=response_id, said=said, who=who, principal=principal, key=key)
+        )
 
     def feedback(self, feedback_id: str) -> Feedback:
         """The feedback of that id. Raises UnknownFeedback."""
+        if not steps.keepable(feedback_id):
+            raise steps.unknown_feedback(feedback_id)
         with self._read() as connection:
             row = connection.execute(select(t.feedback).where(t.feedback.c.id == feedback_id)).one_or_none()
         if row is None:
@@ -150,6 +154,7 @@ class Store(Database):
         What is added meanwhile comes last, so nothing is seen twice or left out. Raises Refused for
         what is no cursor.
         """
+        posts.check_texts({"name": name, "person": person})
         query = posts.chosen(steps.select_judged(), status, name, person=person)
         with self._read() as connection:
             return posts.page(connection, query, limit, after)
@@ -192,6 +197,8 @@ class Store(Database):
         with self._write() as connection:
             steps.free_expired(connection)
             for feedback_id in ids:
+                if not steps.keepable(feedback_id):
+                    raise steps.unknown_feedback(feedback_id)
                 changed = connection.execute(
                     t.feedback.update()
                     .where(
@@ -341,11 +348,7 @@ class Store(Database):
         history = t.alias_history
         query = select(history).where(history.c.name == name, history.c.alias == alias).order_by(history.c.epoch)
         with self._read() as connection:
-            rows = connection.execute(query).all()
-        return [
-            Move(r.name, r.alias, r.kind, r.from_version, r.to_version, r.epoch, r.who, r.why, r.figures, r.created)
-            for r in rows
-        ]
+            return [steps.to_move(row) for row in connection.execute(query)]
 
     # Audit
 
@@ -383,8 +386,10 @@ class Store(Database):
         again. Raises KeyReused (same key, another person), StoreError (the receipt's file cannot
         be written).
         """
-        with self._write() as connection:
-            return erasure.erase(connection, person, who=who, principal=principal, key=key, receipts=self._receipts)
+        work = partial(erasure.erase, person=person, who=who, principal=principal, key=key, receipts=self._receipts)
+        receipt = self._once_more(work)
+        self._forget()
+        return receipt
 
     def erased(self, person: str) -> bool:
         """Whether the person was ever erased (and may have come back since)."""

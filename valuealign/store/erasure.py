@@ -73,23 +73,19 @@ def remove(
     asked = t.responses.c.person == person, t.responses.c.created <= before
     # Locked where there is such a lock (not on SQLite, where writers queue): nobody adds feedback meanwhile.
     mine = connection.execute(select(t.responses.c.id).where(*asked).with_for_update()).scalars().all()
-    said = {
-        id: manifest
-        for condition in (
-            *(t.feedback.c.response_id.in_(some) for some in posts.chunks(mine)),
-            (t.feedback.c.person == person) & (t.feedback.c.created <= before),
-        )
-        for id, manifest in connection.execute(select(t.feedback.c.id, t.feedback.c.manifest_id).where(condition))
-    }
-    ids = sorted(said)
+    said = select(t.feedback.c.id).with_for_update()
+    own = said.where(t.feedback.c.person == person, t.feedback.c.created <= before)
+    found = set(connection.execute(own).scalars())
+    for some in posts.chunks(mine):
+        found |= set(connection.execute(said.where(t.feedback.c.response_id.in_(some))).scalars())
+    ids = sorted(found)
     manifests = _held(connection, ids)
     _break_holds(connection, manifests, who)
     rows = {
-        "responses": 0,
         "feedback": _delete(connection, t.feedback, "id", ids),
         "idempotency": _delete(connection, t.idempotency, "subject", ids),
+        "responses": _delete(connection, t.responses, "id", mine),
     }
-    rows["responses"] = _delete(connection, t.responses, "id", mine)
     return rows, ids, manifests
 
 

@@ -48,7 +48,7 @@ def _revision(connection: Connection) -> str | None:
     """The revision that the database says it holds; ``None`` where it holds no tables of ours."""
     inspector = inspect(connection)
     if inspector.has_table(t.revision.name):
-        return connection.execute(select(t.revision.c.version_num)).scalar_one()
+        return str(connection.execute(select(t.revision.c.version_num)).scalar_one())
     if inspector.has_table(FIRST_TABLE):
         return f"{connection.execute(text(f'SELECT version FROM {FIRST_TABLE}')).scalar_one():04}"
     return None

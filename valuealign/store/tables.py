@@ -32,7 +32,12 @@ REVISION = "0002"  # the newest file of migrations/versions; a test compares the
 metadata = MetaData()
 _JSON = JSON(none_as_null=True)  # else nothing at all would be kept as the text "null"
 
-revision = Table("valuealign_revision", metadata, Column("version_num", String(32), nullable=False, primary_key=True))
+revision = Table(
+    "valuealign_revision",
+    metadata,
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="valuealign_revision_pkc"),  # as Alembic makes it
+)
 
 responses = Table(
     "responses",
