@@ -40,6 +40,17 @@ def user_errors() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+@contextlib.contextmanager
+def room_to_train(config: Any) -> Iterator[None]:
+    """While the block runs, a service on this cluster leaves the GPUs that training needs, and comes back after it."""
+    with contextlib.ExitStack() as stack:
+        if gpus := config.train.workers * config.train.gpus_per_worker:
+            from serve.app import lent
+
+            stack.enter_context(lent(gpus))
+        yield
+
+
 def typed(*more: str) -> str:
     """The command that was typed, with ``more`` behind it."""
     return shlex.join(["python", *(word for word in sys.argv if word not in more), *more])

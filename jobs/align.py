@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from _job import open_registry, run_job, say, say_notes
+from _job import open_registry, room_to_train, run_job, say, say_notes
 
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
@@ -52,7 +52,7 @@ def align(config: RunConfig) -> dict[str, Any]:
     say(f"run: {out}" + (" (resumed)" if resumed else ""))
     run = replace(make_run(config, prepared, out), model=config.model.model_copy(update={"path": str(base)}))
     say_notes(run.stages)
-    with cluster():
+    with cluster(), room_to_train(config):
         fit(run, name="align", progress=say)
     names = [BASE, *config.stages]
     read = {who: read_scores(out, who) for who in names}
