@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres import postgres as postgres
+from postgres import postgres_url as postgres_url
 
 from valuealign.cluster.env import prepare_environment
 

@@ -31,6 +31,7 @@ ROOMS = (
     "dataset",
     "store",
     "registry",
+    "backup",
     "collect",
     "prompts",
     "signals",

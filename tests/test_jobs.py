@@ -26,7 +26,7 @@ RUN_JOBS = (
     "sample_size",
     "service",
 )
-ALL_JOBS = (*RUN_JOBS, "draft_codebook", "plan", "preflight", "promote", "review", "demo")
+ALL_JOBS = (*RUN_JOBS, "draft_codebook", "plan", "preflight", "promote", "review", "keys", "backup", "demo")
 
 
 def job(home: Path, name: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -173,3 +173,32 @@ def test_feedback_of_a_file_is_read_by_one_door(home: Path, tmp_path: Path) -> N
         "assert align.prepare is sweep_kto.prepare is p.prepare"
     )
     subprocess.run([sys.executable, "-c", same], cwd=ROOT, check=True, timeout=240)
+
+
+def test_keys_are_made_listed_and_ended(home: Path) -> None:
+    dry = job(home, "keys", "create", "--name", "ops", "--scope", "admin", "--dry-run")
+    assert dry.returncode == 0 and not list(home.iterdir()), dry.stderr
+    assert "--scope admin" in job(home, "keys", "list").stdout
+    made = job(home, "keys", "create", "--name", "ops", "--scope", "query", "--scope", "review", "--per-minute", "60")
+    assert made.returncode == 0, made.stderr
+    text = made.stdout.splitlines()[-1]
+    listed = job(home, "keys", "list").stdout
+    assert text.startswith("va-") and text not in listed and "query,review  60/min  ops" in listed
+    ended = job(home, "keys", "revoke", text[3:15])
+    assert ended.returncode == 0 and "revoked" in ended.stdout, ended.stderr
+    refused(job(home, "keys", "revoke", "nobody"), "nobody", "no such key", "mend:")
+
+
+def test_a_home_is_backed_up_and_brought_back_elsewhere(home: Path, tmp_path: Path) -> None:
+    assert job(home, "keys", "create", "--name", "ops", "--scope", "admin").returncode == 0
+    folder = tmp_path / "monday"
+    made = job(home, "backup", "create", str(folder))
+    assert made.returncode == 0 and "1 keys" in made.stdout, made.stderr
+    refused(job(home, "backup", "create", str(folder)), "something already")
+    refused(job(home, "backup", "restore", str(folder)), "not empty", "--force")
+    dry = job(tmp_path / "new", "backup", "restore", str(folder), "--dry-run")
+    assert dry.returncode == 0 and not (tmp_path / "new").exists(), dry.stderr
+    done = job(tmp_path / "new", "backup", "restore", str(folder))
+    assert done.returncode == 0 and "1 keys" in done.stdout, done.stderr
+    assert job(tmp_path / "new", "keys", "list").stdout == job(home, "keys", "list").stdout
+    refused(job(home, "backup", "show", str(tmp_path)), "no back-up", "mend:")

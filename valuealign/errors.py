@@ -17,7 +17,8 @@ ValuealignError            everything below; jobs print it and exit with status 
 ├── StoreError             the database
 │   ├── UnknownResponse    feedback for a response that was never given
 │   ├── UnknownFeedback    feedback that was never posted
-│   └── KeyReused          an idempotency key that came with another body before
+│   ├── KeyReused          an idempotency key that came with another body before
+│   └── Refused            what cannot be kept as posted, or asked for as asked
 ├── GateError              an update that cannot be judged
 ├── ClusterError           processes of a cluster that do not start, answer or agree
 └── DiskError              a disk that is full, or a place that cannot be written to
@@ -119,6 +120,10 @@ class UnknownFeedback(StoreError):
 
 class KeyReused(StoreError):
     """An idempotency key that came with another body before."""
+
+
+class Refused(StoreError):
+    """What cannot be kept as posted, or asked for as asked: it contradicts itself, or no database holds it."""
 
 
 class GateError(ValuealignError):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
 
-from valuealign.errors import AliasMoved, KeyReused, StoreError, UnknownFeedback, UnknownResponse
+from valuealign.errors import AliasMoved, StoreError, UnknownFeedback, UnknownResponse
 from valuealign.store import tables as t
-from valuealign.store.records import AliasState, Feedback, Judged, Manifest, Receipt, Response
+from valuealign.store.records import AliasState, Feedback, Judged, Manifest, Move, Response
 from valuealign.types import Message
 
 
@@ -26,21 +26,14 @@ def now(*, ahead_s: float = 0.0) -> str:
     return (datetime.now(UTC) + timedelta(seconds=ahead_s)).isoformat(timespec="milliseconds")
 
 
+def keepable(text: str) -> bool:
+    """Whether both databases can hold the text: no NUL in it, and no half of a surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def note(connection: Connection, who: str, event: str, subject: str, detail: Mapping[str, Any]) -> None:
-    connection.execute(
-        t.audit.insert().values(created=now(), who=who, event=event, subject=subject, detail=dict(detail))
-    )
-
-
-def replay(connection: Connection, key: str, body: str) -> Receipt | None:
-    row = connection.execute(select(t.idempotency).where(t.idempotency.c.key == key)).one_or_none()
-    if row is None:
-        return None
-    if row.body_sha256 != body:
-        raise KeyReused(
-            "this Idempotency-Key came with another body before", where=key, mend="use a new key for a new post"
-        )
-    return Receipt(**row.answer, replayed=True)
+    row = {"created": now(), "who": who, "event": event, "subject": subject, "detail": dict(detail)}
+    connection.execute(t.audit.insert(), row)
 
 
 def insert_manifest(connection: Connection, manifest: Manifest) -> None:
@@ -113,29 +106,29 @@ def select_judged() -> Select[Any]:
     return select(t.feedback, *response).join(t.responses, t.responses.c.id == t.feedback.c.response_id)
 
 
+_FEEDBACK = tuple(field.name for field in fields(Feedback))
+_RESPONSE = tuple(field.name for field in fields(Response))
+
+
 def to_feedback(row: Row[Any]) -> Feedback:
-    return Feedback(
-        id=row.id,
-        response_id=row.response_id,
-        verdict=row.verdict,
-        correction=row.correction,
-        status=row.status,
-        created=row.created,
-        reviewer=row.reviewer,
-        reason=row.reason,
-        reviewed=row.reviewed,
-    )
+    return Feedback(**{name: getattr(row, name) for name in _FEEDBACK})
 
 
 def to_response(row: Row[Any], prefix: str = "") -> Response:
-    names = ("id", "kind", "name", "version", "messages", "answer", "detail", "created")
-    columns = {name: getattr(row, prefix + name) for name in names}
+    columns = {name: getattr(row, prefix + name) for name in _RESPONSE}
     columns["messages"] = tuple(Message(role, content) for role, content in columns["messages"])
     return Response(**columns)
 
 
 def to_judged(row: Row[Any]) -> Judged:
     return Judged(to_feedback(row), to_response(row, "response__"))
+
+
+_MOVE = tuple(field.name for field in fields(Move))
+
+
+def to_move(row: Row[Any]) -> Move:
+    return Move(**{name: getattr(row, name) for name in _MOVE})
 
 
 def unknown_response(response_id: str) -> UnknownResponse:

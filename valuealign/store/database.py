@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Connection, select, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
-from valuealign.errors import StoreError
+from valuealign.store import _feedback as posts
 from valuealign.store import _steps as steps
+from valuealign.store import erasure, export
+from valuealign.store import keys as api_keys
 from valuealign.store import tables as t
+from valuealign.store.connection import Database
 from valuealign.store.records import (
     AliasState,
+    Erased,
     Event,
     Feedback,
     Judged,
     Manifest,
     Move,
+    Page,
+    Posted,
     Receipt,
     Response,
     Status,
@@ -31,55 +35,8 @@ from valuealign.store.records import (
 )
 
 
-class Store:
+class Store(Database):
     """One database. Safe to use from several threads and, by its address, from several processes."""
-
-    def __init__(self, url: URL) -> None:
-        self._url = url
-        self._where = url.database if url.get_backend_name() == "sqlite" else url.render_as_string()
-        self._engine = t.connect(url)
-        self._writer = self._engine.execution_options(writes=True)
-        try:
-            t.prepare(self._engine, str(self._where))
-        except SQLAlchemyError as error:
-            self.close()
-            raise self._broken(error) from None
-        except StoreError:
-            self.close()
-            raise
-
-    @classmethod
-    def open(cls, where: Path | str) -> Store:
-        """The store at a file (SQLite, made if absent) or at a database URL such as
-        ``postgresql+psycopg://user@host/valuealign``.
-
-        Raises StoreError if it cannot be opened, is no database, or comes from a newer release.
-        """
-        if isinstance(where, str) and "://" in where:
-            return cls(_url(where))
-        path = Path(where).absolute()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"cannot make the database's folder ({error.strerror})",
-                where=str(path.parent),
-                mend="name another place",
-            ) from None
-        return cls(URL.create("sqlite", database=str(path)))
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # A copy in another process opens its own connections.
-        return Store, (self._url,)
-
-    def close(self) -> None:
-        """Give the connections back; the store cannot be used afterwards."""
-        self._engine.dispose()
-
-    def ping(self) -> None:
-        """Raise StoreError unless the database answers."""
-        with self._read() as connection:
-            connection.execute(text("SELECT 1"))
 
     # Responses and feedback
 
@@ -88,8 +45,12 @@ class Store:
         return self.add_responses([response])[0]
 
     def add_responses(self, responses: Sequence[Response]) -> list[Response]:
-        """Keep several, all or none."""
-        made = [replace(response, created=response.created or steps.now()) for response in responses]
+        """Keep several, all or none; NUL in an answer becomes U+FFFD. Raises Refused for an id that cannot be kept."""
+        made = []
+        for one in responses:
+            posts.check_texts({"person": one.person, "key_id": one.key_id})
+            answer = one.answer.replace("\0", "\N{REPLACEMENT CHARACTER}")
+            made.append(replace(one, answer=answer, created=one.created or steps.now()))
         rows = [
             {**vars(one), "messages": [list(message) for message in one.messages], "detail": dict(one.detail)}
             for one in made
@@ -100,6 +61,8 @@ class Store:
 
     def response(self, response_id: str) -> Response:
         """The response of that id. Raises UnknownResponse."""
+        if not steps.keepable(response_id):
+            raise steps.unknown_response(response_id)
         with self._read() as connection:
             row = connection.execute(select(t.responses).where(t.responses.c.id == response_id)).one_or_none()
         if row is None:
@@ -112,59 +75,40 @@ class Store:
         *,
         verdict: Verdict,
         correction: str | None = None,
+        shares: Mapping[str, float] | None = None,
+        n: float | None = None,
+        comment: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        person: str | None = None,
+        traits: Mapping[str, Any] | None = None,
+        campaign: str | None = None,
         who: str = "api",
+        principal: str = "",
         key: str | None = None,
     ) -> Receipt:
-        """Keep feedback, quarantined until a person has reviewed it.
+        """Keep feedback, quarantined until it has been reviewed.
 
-        Feedback, idempotency key and audit are one transaction. The same ``key`` with the same
-        body gives the first answer again. Raises UnknownResponse, KeyReused (same key, other
-        body).
+        A ``correction`` is a text, for the verdict of that name; ``shares`` (option -> share) with
+        ``n`` people behind them are for the verdict of that name. ``person`` says it, with ``traits``
+        that may be used, as part of ``campaign``. ``who`` goes to the audit, so it is no person;
+        ``principal`` is the id of the API key.
+
+        Feedback, idempotency key and audit are one transaction. The same ``key`` of the same
+        principal with the same body gives the first answer again. Raises UnknownResponse,
+        KeyReused (same key, other body), Refused (it contradicts itself, or cannot be kept).
         """
-        body = hashlib.sha256(json.dumps([response_id, verdict, correction]).encode()).hexdigest()
-        try:
-            return self._add_feedback(response_id, verdict, correction, who, key, body)
-        except IntegrityError:
-            # Somebody else committed the same key in between (not on SQLite, where writers queue).
-            return self._add_feedback(response_id, verdict, correction, who, key, body)
-
-    def _add_feedback(
-        self, response_id: str, verdict: Verdict, correction: str | None, who: str, key: str | None, body: str
-    ) -> Receipt:
-        with self._write() as connection:
-            if key is not None and (saved := steps.replay(connection, key, body)):
-                return saved
-            if (
-                connection.execute(select(t.responses.c.id).where(t.responses.c.id == response_id)).one_or_none()
-                is None
-            ):
-                raise steps.unknown_response(response_id)
-            receipt = Receipt(id=steps.new_id("fb"), response_id=response_id, status="quarantined", created=steps.now())
-            connection.execute(
-                t.feedback.insert().values(
-                    id=receipt.id,
-                    response_id=response_id,
-                    verdict=verdict,
-                    correction=correction,
-                    status=receipt.status,
-                    created=receipt.created,
-                )
-            )
-            if key is not None:
-                answer = {
-                    "id": receipt.id,
-                    "response_id": response_id,
-                    "status": receipt.status,
-                    "created": receipt.created,
-                }
-                connection.execute(
-                    t.idempotency.insert().values(key=key, body_sha256=body, answer=answer, created=receipt.created)
-                )
-            steps.note(connection, who, "feedback.posted", receipt.id, {"response": response_id, "verdict": verdict})
-        return receipt
+        said = posts.columns(verdict, correction, shares, n, comment, metadata, person, traits, campaign)
+        posts.check_texts({"principal": principal, "key": key})
+        if not steps.keepable(response_id):
+            raise steps.unknown_response(response_id)
+        return self._once_more(
+            partial(posts.insert, response_id=response_id, said=said, who=who, principal=principal, key=key)
+        )
 
     def feedback(self, feedback_id: str) -> Feedback:
         """The feedback of that id. Raises UnknownFeedback."""
+        if not steps.keepable(feedback_id):
+            raise steps.unknown_feedback(feedback_id)
         with self._read() as connection:
             row = connection.execute(select(t.feedback).where(t.feedback.c.id == feedback_id)).one_or_none()
         if row is None:
@@ -172,16 +116,65 @@ class Store:
         return steps.to_feedback(row)
 
     def list_feedback(
-        self, status: Status | None = None, *, name: str | None = None, limit: int | None = None
+        self,
+        status: Status | None = None,
+        *,
+        name: str | None = None,
+        limit: int | None = None,
+        manifest: str | None = None,
     ) -> list[Judged]:
-        """Feedback with its response, oldest first; of one status, one model family, or all."""
-        query = steps.select_judged().order_by(t.feedback.c.created, t.feedback.c.id).limit(limit)
-        if status is not None:
-            query = query.where(t.feedback.c.status == status)
-        if name is not None:
-            query = query.where(t.responses.c.name == name)
+        """Feedback with its response, oldest first; of one status, one model family, what one manifest
+        holds or was used by, or all."""
+        query = posts.chosen(steps.select_judged(), status, name, manifest=manifest).limit(limit)
         with self._read() as connection:
             return [steps.to_judged(row) for row in connection.execute(query)]
+
+    def page_feedback(
+        self,
+        *,
+        status: Status | None = None,
+        name: str | None = None,
+        person: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Page:
+        """``limit`` items, oldest first, behind the cursor ``after`` that came with the page before.
+
+        What is added meanwhile comes last, so nothing is seen twice or left out. Raises Refused for
+        what is no cursor.
+        """
+        posts.check_texts({"name": name, "person": person})
+        query = posts.chosen(steps.select_judged(), status, name, person=person)
+        with self._read() as connection:
+            return posts.page(connection, query, limit, after)
+
+    def export_feedback(self, path: Path, *, status: Status | None = None, name: str | None = None) -> int:
+        """Write feedback with its responses to a Parquet file, which appears whole or not at all.
+
+        Returns the number of rows. Columns and their types are the same whatever there is. Raises
+        DiskError.
+        """
+        query = posts.chosen(steps.select_judged(), status, name)
+        with self._snapshot() as connection:
+            return export.write(Path(path), connection, query)
+
+    def posted(self, name: str, *, since: str | None = None) -> list[Posted]:
+        """Who said what of model family ``name``, at ``since`` (a time) or later, oldest first: what a
+        screen counts by key, person, campaign and prompt."""
+        with self._read() as connection:
+            return list(posts.posted(connection, posts.chosen(steps.select_judged(), None, name, since=since)))
+
+    def screen(self, found: Mapping[str, Mapping[str, Any]], *, who: str) -> None:
+        """Keep what screening found about feedback, by id; what was found before is replaced.
+
+        Raises UnknownFeedback, and then keeps none of it.
+        """
+        with self._write() as connection:
+            for feedback_id, what in found.items():
+                this = t.feedback.update().where(t.feedback.c.id == feedback_id)
+                if not connection.execute(this.values(screened=dict(what))).rowcount:
+                    raise steps.unknown_feedback(feedback_id)
+                steps.note(connection, who, "feedback.screened", feedback_id, what)
 
     def review(
         self, ids: Sequence[str], decision: Literal["accepted", "declined"], *, who: str, reason: str = ""
@@ -193,6 +186,8 @@ class Store:
         with self._write() as connection:
             steps.free_expired(connection)
             for feedback_id in ids:
+                if not steps.keepable(feedback_id):
+                    raise steps.unknown_feedback(feedback_id)
                 changed = connection.execute(
                     t.feedback.update()
                     .where(
@@ -211,9 +206,11 @@ class Store:
 
     # Manifests: what one update learns from
 
-    def claim(self, name: str, *, who: str, lease_s: float, min_items: int = 1) -> Manifest | None:
-        """Take all accepted feedback on model family ``name`` that nobody holds, or ``None`` if
-        there are fewer than ``min_items``.
+    def claim(
+        self, name: str, *, who: str, lease_s: float, min_items: int = 1, only: Collection[str] | None = None
+    ) -> Manifest | None:
+        """Take all accepted feedback on model family ``name`` that nobody holds (of the ids ``only``,
+        where given), or ``None`` if there are fewer than ``min_items``.
 
         The manifest is held until ``consume`` or ``release``, or until its lease ends without
         ``renew``: then the feedback is free again.
@@ -221,16 +218,17 @@ class Store:
         with self._write() as connection:
             steps.free_expired(connection)
             manifest_id, of_name = steps.new_id("man"), select(t.responses.c.id).where(t.responses.c.name == name)
-            taken = connection.execute(
-                t.feedback.update()
-                .where(
-                    t.feedback.c.status == "accepted",
-                    t.feedback.c.manifest_id.is_(None),
-                    t.feedback.c.response_id.in_(of_name),
-                )
-                .values(manifest_id=manifest_id)
+            free = (
+                t.feedback.c.status == "accepted",
+                t.feedback.c.manifest_id.is_(None),
+                t.feedback.c.response_id.in_(of_name),
             )
-            if taken.rowcount < max(min_items, 1):
+            wanted = [()] if only is None else [(t.feedback.c.id.in_(ids),) for ids in posts.chunks(sorted(only))]
+            taken = sum(
+                connection.execute(t.feedback.update().where(*free, *these).values(manifest_id=manifest_id)).rowcount
+                for these in wanted
+            )
+            if taken < max(min_items, 1):
                 connection.rollback()
                 return None
             query = steps.select_judged().where(t.feedback.c.manifest_id == manifest_id).order_by(t.feedback.c.id)
@@ -339,11 +337,7 @@ class Store:
         history = t.alias_history
         query = select(history).where(history.c.name == name, history.c.alias == alias).order_by(history.c.epoch)
         with self._read() as connection:
-            rows = connection.execute(query).all()
-        return [
-            Move(r.name, r.alias, r.kind, r.from_version, r.to_version, r.epoch, r.who, r.why, r.figures, r.created)
-            for r in rows
-        ]
+            return [steps.to_move(row) for row in connection.execute(query)]
 
     # Audit
 
@@ -360,46 +354,40 @@ class Store:
         with self._read() as connection:
             return [Event(r.id, r.created, r.who, r.event, r.subject, r.detail) for r in connection.execute(query)]
 
-    # Transactions
+    # Keys and secrets
 
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        try:
-            with self._writer.begin() as connection:
-                yield connection
-        except IntegrityError:
-            raise
-        except SQLAlchemyError as error:
-            raise self._broken(error) from error
+    @property
+    def keys(self) -> api_keys.Keys:
+        """The API keys."""
+        return api_keys.Keys(self)
 
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            raise self._broken(error) from error
+    def secret(self, name: str) -> bytes:
+        """32 random bytes of this database's own under that name, the same ever after; no back-up holds them."""
+        return api_keys.secret(self, name)
 
-    def _broken(self, error: SQLAlchemyError) -> StoreError:
-        said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        mends = {
-            "not a database": "name another file, or move this one away",
-            "unable to open": "check that the folder exists and may be written to",
-            "readonly": "check that the file may be written to",
-            "locked": "another program holds it; try again",
-        }
-        mend = next((mend for sign, mend in mends.items() if sign in said), "check that the database is up")
-        return StoreError(f"the database failed: {said}", where=str(self._where), mend=mend)
+    # Erasure
 
+    def erase(self, person: str, *, who: str, key: str | None = None, principal: str = "") -> Erased:
+        """Remove all that ``person`` asked, was answered and said, and what others said of those answers.
 
-def _url(address: str) -> URL:
-    try:
-        url = make_url(address)
-        url.get_dialect().import_dbapi()
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise StoreError(
-            f"cannot use this database address ({str(error).splitlines()[0]})",
-            where=address.split("@")[-1],
-            mend="write postgresql+psycopg://user@host/database, and install psycopg",
-        ) from None
-    return url
+        One transaction; a receipt without the person's id stays. A running update that holds
+        any of it cannot promote. The same ``key`` of the same principal gives the first receipt
+        again. Raises KeyReused (same key, another person), StoreError (the receipt's file cannot
+        be written).
+        """
+        work = partial(erasure.erase, person=person, who=who, principal=principal, key=key, receipts=self._receipts)
+        receipt = self._once_more(work)
+        self._forget()
+        return receipt
+
+    def erased(self, person: str) -> bool:
+        """Whether the person was ever erased (and may have come back since)."""
+        mine = t.erasures.c.person_sha256 == erasure.person_sha256(person)
+        with self._read() as connection:
+            return connection.execute(select(t.erasures.c.id).where(mine).limit(1)).one_or_none() is not None
+
+    def erasures(self) -> list[Erased]:
+        """Every receipt, oldest first."""
+        with self._read() as connection:
+            rows = connection.execute(select(t.erasures).order_by(t.erasures.c.created, t.erasures.c.id)).all()
+        return [erasure.to_erased(row) for row in rows]

@@ -1,45 +1,43 @@
-"""The tables, and how a database of either kind is opened.
+"""The tables as this release has them; how an older database comes to hold them is in ``migrations/``.
 
 Only SQLAlchemy Core is used, so that SQLite (one machine) and PostgreSQL (several) hold the same
 schema. Times are UTC in ISO 8601 with milliseconds: they sort as text. What has happened is
-never rewritten: ``audit``, ``alias_history`` and ``manifest_items`` refuse updates and deletes.
+never rewritten: ``audit``, ``alias_history``, ``manifest_items`` and ``erasures`` refuse updates and
+deletes. Erasure removes rows of ``responses``, ``feedback`` and ``idempotency`` alone: what a manifest
+held stays known by its ids, and no text of a person's stands in a table that keeps the past.
 """
 
 from __future__ import annotations
-
-import time
-from typing import Any
 
 from sqlalchemy import (
     DDL,
     JSON,
     CheckConstraint,
     Column,
-    Connection,
-    Engine,
+    Float,
     ForeignKey,
     Index,
     Integer,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
     event,
-    inspect,
-    select,
 )
-from sqlalchemy.engine import URL
 
-from valuealign.errors import StoreError
-
-SCHEMA = 1
-BUSY_SECONDS = 30.0
+REVISION = "0002"  # the newest file of migrations/versions; a test compares the two
 
 metadata = MetaData()
+_JSON = JSON(none_as_null=True)  # else nothing at all would be kept as the text "null"
 
-schema = Table("valuealign_schema", metadata, Column("version", Integer, nullable=False))
+revision = Table(
+    "valuealign_revision",
+    metadata,
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="valuealign_revision_pkc"),  # as Alembic makes it
+)
 
 responses = Table(
     "responses",
@@ -52,7 +50,10 @@ responses = Table(
     Column("answer", Text, nullable=False),
     Column("detail", JSON, nullable=False),
     Column("created", String(32), nullable=False),
+    Column("key_id", String(64)),
+    Column("person", String(255)),
     CheckConstraint("kind IN ('chat', 'distribution')", name="response_kind"),
+    Index("responses_by_person", "person"),
 )
 
 feedback = Table(
@@ -68,19 +69,34 @@ feedback = Table(
     Column("created", String(32), nullable=False),
     Column("reviewed", String(32)),
     Column("manifest_id", String(64), index=True),  # who holds or used it; null: free
-    CheckConstraint("verdict IN ('desirable', 'undesirable', 'correction')", name="feedback_verdict"),
+    Column("key_id", String(64)),
+    Column("person", String(255)),
+    Column("traits", _JSON),
+    Column("campaign", String(255)),
+    Column("comment", Text),
+    Column("metadata", _JSON),
+    Column("shares", _JSON),
+    Column("n", Float),
+    Column("screened", _JSON),
+    CheckConstraint("verdict IN ('desirable', 'undesirable', 'correction', 'shares')", name="feedback_verdict"),
     CheckConstraint("(verdict = 'correction') = (correction IS NOT NULL)", name="feedback_correction"),
+    CheckConstraint("(verdict = 'shares') = (shares IS NOT NULL AND n IS NOT NULL)", name="feedback_shares"),
     CheckConstraint("status IN ('quarantined', 'accepted', 'declined', 'used')", name="feedback_status"),
     Index("feedback_by_status", "status", "created"),
+    Index("feedback_by_time", "created", "id"),
+    Index("feedback_by_person", "person"),
 )
 
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("key", String(255), primary_key=True),
+    Column("principal", String(64), nullable=False),  # whose key it is; '' where nobody has to say who they are
+    Column("key", String(255), nullable=False),
     Column("body_sha256", String(64), nullable=False),
     Column("answer", JSON, nullable=False),
+    Column("subject", String(64), index=True),  # the feedback or erasure that the answer speaks of
     Column("created", String(32), nullable=False),
+    PrimaryKeyConstraint("principal", "key", name="idempotency_by_principal"),
 )
 
 manifests = Table(
@@ -101,7 +117,7 @@ manifest_items = Table(
     metadata,
     Column("manifest_id", ForeignKey("manifests.id"), primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("feedback_id", ForeignKey("feedback.id"), nullable=False, index=True),
+    Column("feedback_id", String(64), nullable=False, index=True),  # no foreign key: it outlives an erased row
     UniqueConstraint("manifest_id", "feedback_id"),
 )
 
@@ -143,87 +159,66 @@ audit = Table(
     Column("detail", JSON, nullable=False),
 )
 
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("per_minute", Integer),
+    Column("sha256", String(64), nullable=False),  # of the whole key; the key itself is kept nowhere
+    Column("created", String(32), nullable=False),
+    Column("revoked", String(32)),
+)
 
-def _append_only(table: Table) -> None:
-    """Let the database itself refuse to rewrite ``table``'s past."""
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", String(64), nullable=False),  # hexadecimal
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("created", String(32), nullable=False),
+    Column("person_sha256", String(64), nullable=False, index=True),
+    Column("rows", JSON, nullable=False),
+    Column("feedback", JSON, nullable=False),
+    Column("manifests", JSON, nullable=False),
+)
+
+APPEND_ONLY = (audit, alias_history, manifest_items, erasures)
+
+
+def append_only(name: str, dialect: str) -> list[str]:
+    """The statements that let the database itself refuse to rewrite the past of table ``name``."""
+    statements = []
     for verb in ("UPDATE", "DELETE"):
-        name = f"{table.name}_no_{verb.lower()}"
-        sqlite = DDL(  # type: ignore[no-untyped-call]
-            f"CREATE TRIGGER {name} BEFORE {verb} ON {table.name} "
-            f"BEGIN SELECT RAISE(ABORT, '{table.name} is append-only'); END"
-        )
-        postgresql = DDL(  # type: ignore[no-untyped-call]
-            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN RAISE EXCEPTION '{table.name} is append-only'; END $$; "
-            f"CREATE TRIGGER {name} BEFORE {verb} ON {table.name} FOR EACH ROW EXECUTE FUNCTION {name}()"
-        )
-        event.listen(table, "after_create", sqlite.execute_if(dialect="sqlite"))
-        event.listen(table, "after_create", postgresql.execute_if(dialect="postgresql"))
+        trigger = f"{name}_no_{verb.lower()}"
+        if dialect == "sqlite":
+            statements.append(
+                f"CREATE TRIGGER {trigger} BEFORE {verb} ON {name} "
+                f"BEGIN SELECT RAISE(ABORT, '{name} is append-only'); END"
+            )
+        else:
+            statements.append(
+                f"CREATE OR REPLACE FUNCTION {trigger}() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$$ BEGIN RAISE EXCEPTION '{name} is append-only'; END $$"
+            )
+            statements.append(
+                f"CREATE TRIGGER {trigger} BEFORE {verb} ON {name} FOR EACH ROW EXECUTE FUNCTION {trigger}()"
+            )
+    return statements
 
 
-for _table in (audit, alias_history, manifest_items):
-    _append_only(_table)
+def _guard(table: Table) -> None:
+    for dialect in ("sqlite", "postgresql"):
+        for statement in append_only(table.name, dialect):
+            guard = DDL(statement)  # type: ignore[no-untyped-call]
+            event.listen(table, "after_create", guard.execute_if(dialect=dialect))
 
 
-def connect(url: URL) -> Engine:
-    """An engine for ``url``; a SQLite one commits to disk before it answers (WAL, synchronous FULL)."""
-    if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=4, max_overflow=60)
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # The driver's own transaction handling is switched off: SQLAlchemy says BEGIN (below).
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA foreign_keys = ON")
-    _switch_to_wal(cursor)
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
-
-
-def _switch_to_wal(cursor: Any) -> None:
-    """Turn WAL on; SQLite does not wait its busy timeout for this when another opener does the same."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        try:
-            cursor.execute("PRAGMA journal_mode = WAL")
-        except Exception as error:
-            if "locked" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes the lock at once: upgrading a read lock later fails without waiting.
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def prepare(engine: Engine, where: str) -> None:
-    """Make the tables of an empty database; refuse a foreign one or one from a newer release.
-
-    Raises StoreError.
-    """
-    with engine.execution_options(writes=True).begin() as connection:
-        present = set(inspect(connection).get_table_names())
-        if schema.name not in present:
-            if engine.dialect.name == "sqlite" and present:
-                raise StoreError(
-                    f"the database holds other tables ({', '.join(sorted(present)[:3])})",
-                    where=where,
-                    mend="name a new file, or one that valuealign made",
-                )
-            metadata.create_all(connection)
-            connection.execute(schema.insert().values(version=SCHEMA))
-            return
-        version = connection.execute(select(schema.c.version)).scalar_one()
-    if version > SCHEMA:
-        raise StoreError(
-            f"the database has schema {version}, this release knows up to {SCHEMA}",
-            where=where,
-            mend="use the valuealign release that wrote it, or a newer one",
-        )
+for _table in APPEND_ONLY:
+    _guard(_table)
