@@ -4,6 +4,7 @@ python jobs/promote.py demo                              # what there is
 python jobs/promote.py demo v3 --why "better on items"   # champion -> v3
 python jobs/promote.py demo --rollback                   # champion -> the one before
 python jobs/promote.py demo v1 --alias stage1 --dry-run
+python jobs/promote.py demo --canary yes                 # the canary becomes champion; no: it is called back
 python jobs/promote.py -c run.yaml v3                    # the run's file names the family
 """
 
@@ -25,11 +26,19 @@ from valuealign.errors import RegistryError, UnknownVersion
 @click.argument("words", nargs=-1, metavar="[NAME] [VERSION] [SECTION.KEY=VALUE]...")
 @click.option("--alias", default="champion", show_default=True, help="the alias to move")
 @click.option("--rollback", is_flag=True, help="go back to the version before")
+@click.option("--canary", type=click.Choice(["yes", "no"]), help="promote the canary, or call it back")
 @click.option("--why", default="", help="kept in the alias's history")
 @click.option("--dry-run", is_flag=True, help="say what would move and touch nothing")
-def promote(path: Path | None, words: tuple[str, ...], alias: str, rollback: bool, why: str, dry_run: bool) -> None:
+def promote(
+    path: Path | None, words: tuple[str, ...], alias: str, rollback: bool, canary: str | None, why: str, dry_run: bool
+) -> None:
     with user_errors():
         name, version = family(path, words)
+        if canary is not None:
+            if version or rollback:
+                raise RegistryError("a canary is promoted by itself", where="--canary", mend="leave out the rest")
+            end_canary(name, canary == "yes", why, dry_run)
+            return
         if version and rollback:
             raise RegistryError("a rollback takes no version", where=version, mend="leave out one of the two")
         registry = open_registry()
@@ -52,6 +61,21 @@ def promote(path: Path | None, words: tuple[str, ...], alias: str, rollback: boo
             registry.move(name, alias, target, expected=expected, epoch=epoch, who=who, why=why)
 
 
+def end_canary(name: str, promoted: bool, why: str, dry_run: bool) -> None:
+    """Say what people said of it, then promote it or call it back."""
+    from valuealign.loop.canary import call_back, compare, promote_canary
+
+    registry = open_registry()
+    if (found := compare(registry.store, registry, name)) is not None:
+        say(str(found))
+    if not dry_run:
+        end = promote_canary if promoted else call_back
+        done = end(
+            registry, name, who=getpass.getuser(), why=why or ("promoted" if promoted else "called back") + " by hand"
+        )
+        say(f"{name}: {done.id} " + ("is champion" if promoted else "was called back"))
+
+
 def family(path: Path | None, words: tuple[str, ...]) -> tuple[str, str | None]:
     """The model family and the version that were named; the family is the configuration's, where one is given."""
     overrides, plain = [w for w in words if "=" in w], [w for w in words if "=" not in w]
@@ -63,7 +87,9 @@ def family(path: Path | None, words: tuple[str, ...]) -> tuple[str, str | None]:
 
 
 def show(registry: Any, name: str, alias: str) -> None:
-    """List versions with their aliases, then the alias's history."""
+    """List versions with their aliases, the age of the anchor, then the alias's history."""
+    from valuealign.loop.lineage import anchor
+
     versions = registry.versions(name)
     if not versions:
         registry.get(f"{name}@{alias}")  # raises, naming what there is
@@ -72,6 +98,8 @@ def show(registry: Any, name: str, alias: str) -> None:
         names = ", ".join(one for one, where in aliases.items() if where == version.id)
         stage, created = version.card.get("stage", ""), version.card["created"]
         say(f"{version.id:6} from {version.parent or '-':6} {stage:14} {created}  {names}")
+    if (age := anchor(registry, name)) is not None:
+        say(str(age))
     for move in registry.history(name, alias):
         step = f"{move.from_version or '-'} -> {move.to_version}"
         say(f"{move.created}  {alias} {step:12} {move.kind:8} {move.who}: {move.why}")

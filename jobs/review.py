@@ -4,16 +4,19 @@ python jobs/review.py                                    # what waits in quarant
 python jobs/review.py --accept fb-1a2b fb-3c4d
 python jobs/review.py --accept all                       # everything that waits
 python jobs/review.py --decline fb-5e6f --why "spam"
+python jobs/review.py --screen                           # look for floods and the like first; -c run.yaml: by its rules
 """
 
 from __future__ import annotations
 
 import getpass
+from pathlib import Path
 from typing import Any, Literal
 
 import click
 from _job import open_store, say, user_errors
 
+from valuealign import config as configuration
 from valuealign.errors import StoreError
 
 
@@ -24,12 +27,29 @@ from valuealign.errors import StoreError
 @click.option("--why", default="", help="kept with the decision, and shown to who posted it")
 @click.option("--status", default="quarantined", type=click.Choice(["quarantined", "accepted", "declined", "used"]))
 @click.option("--name", help="only feedback on this model family")
+@click.option("--screen", "screening", is_flag=True, help="screen what waits, and keep what is found with it")
+@click.option("--config", "-c", "path", type=click.Path(path_type=Path), help="the run's file, for its screening rules")
 @click.option("--dry-run", is_flag=True, help="say what would be decided and touch nothing")
 def review(
-    ids: tuple[str, ...], accept: bool, decline: bool, why: str, status: Any, name: str | None, dry_run: bool
+    ids: tuple[str, ...],
+    accept: bool,
+    decline: bool,
+    why: str,
+    status: Any,
+    name: str | None,
+    screening: bool,
+    path: Path | None,
+    dry_run: bool,
 ) -> None:
     with user_errors():
         store = open_store()
+        if screening and not dry_run:
+            from valuealign.loop import take_in  # with all that it imports: listing is quick without
+
+            rules = configuration.load(path).update.intake
+            waiting = (*store.list_feedback("quarantined"), *store.list_feedback("accepted"))
+            for family in dict.fromkeys(judged.response.name for judged in waiting):
+                take_in(store, family, rules)
         if not accept and not decline:
             if ids:
                 raise StoreError("no decision given", where=ids[0], mend="add --accept or --decline")
@@ -56,12 +76,18 @@ def show(store: Any, status: Any, name: str | None) -> None:
     found = store.list_feedback(status, name=name)
     for judged in found:
         posted, response = judged.feedback, judged.response
-        say(f"{posted.id}  {posted.created}  {response.name}@{response.version}  {posted.verdict}")
+        known = " ".join(one for one in (posted.person, posted.key_id, posted.campaign) if one)
+        say(f"{posted.id}  {posted.created}  {response.name}@{response.version}  {posted.verdict}  {known}".rstrip())
         for message in response.messages:
             say(f"    {message.role}: {' / '.join(message.content.splitlines())}")
         say(f"    answered: {response.answer}")
         if posted.correction is not None:
             say(f"    corrected to: {posted.correction}")
+        if posted.shares is not None:
+            shares = ", ".join(f"{option} {share:g}" for option, share in posted.shares.items())
+            say(f"    shares: {shares} (n {posted.n:g})")
+        if rules := (posted.screened or {}).get("rules"):
+            say(f"    screening found: {', '.join(rules)}")
     say(f"{len(found)} {status}")
 
 

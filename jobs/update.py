@@ -1,86 +1,73 @@
-"""Learn from the feedback that reviewers accepted: train from the champion, pass the gate, promote.
+"""Learn from the feedback that may train: train from the champion, pass the gate, promote.
 
     python jobs/update.py -c run.yaml
-    python jobs/update.py --check          # say what there is to learn, touch nothing
+    python jobs/update.py --check               # say what there is to learn, touch nothing
+    python jobs/update.py -c run.yaml --every 6h --at 100    # and so on, until stopped: whichever is first
+    python jobs/update.py -c run.yaml --rebuild              # anew, without what was erased
 
 Use the configuration that the champion was aligned with: the survey's cells are the anchor, and its
 select part is what the gate judges by. A candidate that fails the gate is kept as a version, and
 the champion stays. A running service answers with the new version at the next request.
+docs/loop.md has every rule by which feedback trains and a candidate is held back.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
 import click
 from _job import open_registry, run_job, say, say_notes
 
-from valuealign import config as configuration
-from valuealign.cluster.session import cluster
-from valuealign.cluster.train import fit
-from valuealign.cluster.worker import TrainRun, read_scores
+from valuealign.cluster.updates import ClusterTrainer, check_data
 from valuealign.config import RunConfig
-from valuealign.errors import ConfigError
-from valuealign.learner import update_stage
-from valuealign.loop import Candidate, Outcome, update
-from valuealign.models.load import fingerprint, resolve
+from valuealign.errors import ConfigError, ValuealignError
+from valuealign.loop import Due, Outcome, anchor, known_margins, rebuild, screen, seconds, turns, update
 from valuealign.prepared import Prepared, prepare
-from valuealign.registry import Registry, Version, check_base
-from valuealign.runs import done, run_folder
-from valuealign.types import BASE, Cell
+from valuealign.registry import Registry
+from valuealign.runs import done
 
 
-@dataclass
-class ClusterTrainer:
-    """Trains a candidate on the cluster. ``folder`` is where its run lies."""
-
-    config: RunConfig
-    prepared: Prepared
-    folder: Path | None = None
-
-    def __call__(self, *, start: Version, cells: Sequence[Cell], also: Mapping[str, Version]) -> Candidate:
-        base = resolve(self.config.model.path, progress=say)
-        check_base(start, fingerprint(base, self.config.model.quantize), "set model.path to its base")
-        wanted = hashlib.sha256("\n".join(f"{c.key}{c.desirable}{c.undesirable}" for c in cells).encode()).hexdigest()
-        out, _ = run_folder(
-            "update", self.config, {"data": self.prepared.data_hash, "start": start.ref, "feedback": wanted}
-        )
-        self.folder = out
-        run = TrainRun(
-            model=self.config.model.model_copy(update={"path": str(base)}),
-            train=self.config.train,
-            stages=(update_stage(self.config, cells, self.prepared.survey_cells),),
-            out=out,
-            cache=configuration.home() / "reference",
-            seed=self.config.seed,
-            start=start.path,
-            also={name: version.path for name, version in also.items()},
-            score={"exam": self.prepared.exam.cells, "feedback": tuple(cells)},
-        )
-        say_notes(run.stages)
-        with cluster():
-            fit(run, name="update", progress=say)
-        before, after = read_scores(out, BASE), read_scores(out, "update")
-        logps = {name: read_scores(out, name)["exam"] for name in also}
-        logps |= {"champion": before["exam"], "candidate": after["exam"]}
-        return Candidate(run.trained("update"), logps, before["feedback"], after["feedback"])
-
-
-def learn_from_feedback(config: RunConfig, check: bool = False) -> Outcome | None:
-    """One turn of the loop; returns how it ended."""
+def learn_from_feedback(
+    config: RunConfig,
+    check: bool = False,
+    rebuilding: bool = False,
+    every: str | None = None,
+    at: int | None = None,
+) -> Outcome | None:
+    """One turn of the loop, or turn after turn; returns how the last one ended."""
     registry = open_registry()
+    if age := anchor(registry, config.name):
+        say(str(age))
     if check:
-        accepted = registry.store.list_feedback(status="accepted", name=config.name)
-        say(f"{len(accepted)} accepted feedback items wait; an update needs {config.update.min_items}")
+        look(registry, config)
         return None
+    if rebuilding and (every or at):
+        raise ConfigError("a rebuild is done once", where="--rebuild", mend="leave out --every and --at")
+    due, ended = Due(seconds(every) if every else None, at), None
     prepared = prepare(config, progress=lambda _: None)
+    if every is None and at is None:
+        return turn(registry, config, prepared, rebuilding)
+    say(f"a turn every {every or '(never)'}, or at {at or 'any number of'} new items; Ctrl-C stops")
+    for why in turns(due, registry.store, config.name, waiting=lambda: waiting(registry, config), who="update"):
+        say(f"a turn: {why}")
+        try:
+            ended = turn(registry, config, prepared, False)
+        except ValuealignError as error:  # the feedback is free again; the next turn may do better
+            say(f"the turn failed: {error}")
+    return ended
+
+
+def turn(registry: Registry, config: RunConfig, prepared: Prepared, rebuilding: bool) -> Outcome:
+    """Train, judge, promote or leave."""
     check_data(registry, config, prepared)
-    trainer = ClusterTrainer(config, prepared)
-    outcome = update(
-        config, store=registry.store, registry=registry, trainer=trainer, exam=prepared.exam, who="update", progress=say
+    trainer = ClusterTrainer(config, prepared, say, say_notes)
+    outcome = (rebuild if rebuilding else update)(
+        config,
+        store=registry.store,
+        registry=registry,
+        trainer=trainer,
+        exam=prepared.exam,
+        who="update",
+        progress=say,
+        margins=known_margins(config, prepared.survey),
     )
     say(outcome.reason)
     if trainer.folder is not None:
@@ -88,19 +75,33 @@ def learn_from_feedback(config: RunConfig, check: bool = False) -> Outcome | Non
     return outcome
 
 
-def check_data(registry: Registry, config: RunConfig, prepared: Prepared) -> None:
-    """The anchor and the gate must be of the people, and the split, that the models were aligned to."""
-    for alias in ("champion", "stage1"):
-        state = registry.alias(config.name, alias)
-        version = registry.get(f"{config.name}@{state.version}") if state else None
-        if version is not None and version.card.get("data_hash") != prepared.data_hash:
-            raise ConfigError(
-                f"{config.name}@{alias} ({version.id}) was trained on other data or another split",
-                where="configuration",
-                mend="use the configuration that it was aligned with (-c run.yaml), or run jobs/align.py first",
-            )
+def look(registry: Registry, config: RunConfig) -> None:
+    """What waits, and what would keep it from training."""
+    accepted = registry.store.list_feedback(status="accepted", name=config.name)
+    say(f"{len(accepted)} accepted feedback items wait; an update needs {config.update.min_items}")
+    found = screen(
+        [*registry.store.list_feedback("quarantined", name=config.name), *accepted],
+        registry.store.list_feedback("used", name=config.name),
+        config.update.intake,
+    )
+    for rule, count in found.counts.items():
+        say(f"  {rule}: {count}")
+    say(f"{len(found.taken)} would train, {len(found.agreed)} of them because raters agree")
+
+
+def waiting(registry: Registry, config: RunConfig) -> int:
+    """How many items a turn could be about: the accepted ones, and the posted ones where raters may agree."""
+    statuses = ("accepted", "quarantined") if config.update.intake.agreement else ("accepted",)
+    return sum(len(registry.store.list_feedback(status, name=config.name)) for status in statuses)
 
 
 if __name__ == "__main__":
-    check = click.option("--check", is_flag=True, help="say what waits, touch nothing")
-    run_job(__doc__, learn_from_feedback, check, trains=True)
+    run_job(
+        __doc__,
+        learn_from_feedback,
+        click.option("--check", is_flag=True, help="say what waits, touch nothing"),
+        click.option("--rebuild", "rebuilding", is_flag=True, help="learn anew, without what was erased"),
+        click.option("--every", metavar="SPAN", help="go on: a turn every 90s, 30m, 6h or 2d"),
+        click.option("--at", type=click.IntRange(min=1), help="go on: a turn at so many new items"),
+        trains=True,
+    )

@@ -81,3 +81,44 @@ def test_review_lists_accepts_and_declines(home: Path, store: Store):
     ):
         refused = typed("review", *arguments)
         assert refused.returncode == 2 and words in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_review_shows_who_said_it_and_what_screening_found(home: Path, store: Store):
+    for name, ask in (("demo", "What matters?"), ("demo", "what matters??"), ("town", "And here?")):
+        asked = Response(new_id("chat"), "chat", name, "v1", (Message("user", ask),), "power")
+        posted = store.add_feedback(
+            store.add_response(asked).id, verdict="correction", correction="kindness", person="eager"
+        )
+        store.review([posted.id], "accepted", who="reviewer")
+    asked = Response(new_id("dist"), "distribution", "demo", "v1", (Message("user", "?"),), "yes", {"options": ["yes"]})
+    store.add_feedback(store.add_response(asked).id, verdict="shares", shares={"yes": 0.25}, n=40, campaign="spring")
+    assert "near_duplicate" not in typed("review", "--status", "accepted").stdout
+    waiting = typed("review", "--screen")
+    assert "shares: yes 0.25 (n 40)" in waiting.stdout and "spring" in waiting.stdout
+    told = typed("review", "--status", "accepted").stdout
+    assert told.count("screening found: near_duplicate") == 1 and told.count("eager") == 3
+    rules = home / "run.yaml"
+    rules.write_text("update: {intake: {alike: 1.0}}\n")
+    typed("review", "--screen", "-c", str(rules))
+    assert "near_duplicate" in typed("review", "--status", "accepted").stdout, (
+        "but for case and marks they are the same"
+    )
+
+
+def test_promote_ends_a_canary_and_shows_the_anchor(home: Path, store: Store):
+    registry = Registry(home / "registry", store)
+    lay(registry, home / "adapter", 1)
+    registry.move("demo", "stage1", "v1", expected=None, who="test", why="start")
+    registry.register(home / "adapter", name="demo", card={"base": "seed"}, parent="v1")
+    registry.move("demo", "canary", "v2", expected=None, who="test", why="passed")
+    assert "the anchor demo@v1 is 0 days old" in typed("promote", "demo").stdout
+    dry = typed("promote", "demo", "--canary", "yes", "--dry-run")
+    assert "of 0 answers of the canary" in dry.stdout and registry.get("demo").id == "v1"
+    assert "v2 is champion" in typed("promote", "demo", "--canary", "yes", "--why", "good").stdout
+    assert registry.get("demo").id == "v2" and registry.history("demo")[-1].why == "good"
+    for arguments, words in (
+        (("demo", "--canary", "no"), "no canary is out"),
+        (("demo", "v1", "--canary", "no"), "by itself"),
+    ):
+        refused = typed("promote", *arguments)
+        assert refused.returncode == 2 and words in refused.stderr

@@ -27,6 +27,12 @@ SMALL = (
     "sweep.trials=4", "sweep.reports=2", "evaluate.bootstrap=40",
 )  # fmt: skip
 
+# So little trained a model is no evidence of anything but that the road is walked.
+LENIENT = (
+    "gate.margin=0.5", "gate.dispersion=null", "gate.kl=null", "gate.regression_margin=null", "gate.corrected=0",
+    "gate.paraphrased=0",
+)  # fmt: skip
+
 
 def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "VALUEALIGN_HOME": str(home), "PYTHONUNBUFFERED": "1"}
@@ -58,7 +64,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_demo_walks_the_whole_road(tmp_path: Path, model: Path) -> None:
     """Align, sweep, serve, ask, correct, review, update, ask again: the served answer is the new version's."""
     home = tmp_path / "home"
-    settings = [*SMALL, f"model.path={model}", f"serve.port={free_port()}", "gate.margin=0.5", "sweep.margin=0.5"]
+    settings = [*SMALL, f"model.path={model}", f"serve.port={free_port()}", *LENIENT, "sweep.margin=0.5"]
     os.environ["DEMO_SET"] = " ".join(settings)
     try:
         said = run(home, "jobs/demo.py")

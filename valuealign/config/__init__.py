@@ -8,8 +8,9 @@ from valuealign.config.data import (
     SurveyConfig,
     WeightingConfig,
 )
+from valuealign.config.loop import GateConfig, IntakeConfig, UpdateConfig
 from valuealign.config.read import describe, differences, dump, dump_identity, home, keys, load, with_keys
-from valuealign.config.schema import EvaluateConfig, GateConfig, RunConfig, ServeConfig, UpdateConfig
+from valuealign.config.schema import EvaluateConfig, RunConfig, ServeConfig
 from valuealign.config.section import Section, Shrink
 from valuealign.config.training import (
     Axis,
@@ -34,6 +35,7 @@ __all__ = [
     "FeedbackConfig",
     "GateConfig",
     "GroupsConfig",
+    "IntakeConfig",
     "KtoConfig",
     "ModelConfig",
     "PreferenceConfig",

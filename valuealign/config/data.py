@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,9 @@ class SurveyConfig(Section):
     waves: Texts | None = Field(None, min_length=1, description="panels: the waves to read; null: all")
     outcomes: Literal["apart", "options"] = Field(
         "apart", description="don't know and the like: apart from the shares, or counted as options"
+    )
+    fieldwork: date | None = Field(
+        None, description="when the people were asked (its middle), as 2024-05-15: the anchor's age is counted from it"
     )
     assumed_n: int = Field(500, ge=1, description="published: people behind a table that does not say how many")
     statements: Path | None = Field(None, description="votes: the file of the statements' texts")

@@ -15,6 +15,7 @@ from valuealign.config.data import (
     SurveyConfig,
     WeightingConfig,
 )
+from valuealign.config.loop import GateConfig, UpdateConfig
 from valuealign.config.section import Section, Texts
 from valuealign.config.training import (
     DistributionConfig,
@@ -24,7 +25,6 @@ from valuealign.config.training import (
     ModelConfig,
     PreferenceConfig,
     SftConfig,
-    StageConfig,
     SweepConfig,
     TrainConfig,
 )
@@ -58,26 +58,6 @@ class EvaluateConfig(Section):
         if "@" in place.partition("/")[0] or "?" in place:
             raise ValueError("judge_url takes no user, password or query: reports show it; set VALUEALIGN_JUDGE_KEY")
         return self
-
-
-class GateConfig(Section):
-    """What a candidate must show before it serves. Margins are fixed here, beforehand."""
-
-    margin: float = Field(0.01, gt=0, description="non-inferiority margin of survey distance (JSD, bits) on select")
-
-
-class UpdateConfig(StageConfig):
-    """Learning from accepted feedback."""
-
-    epochs: float = Field(60.0, gt=0, description="passes over the feedback cells")
-    learning_rate: float = Field(5e-4, gt=0, description="peak of the schedule")
-    cells_per_step: int = Field(32, ge=1, description="cells of an optimizer step, over all ranks (of the anchor too)")
-    beta: float = Field(0.1, gt=0, description="KTO's beta for feedback")
-    sft: float = Field(
-        0.02, ge=0, description="weight of the corrected texts' likelihood: KTO alone saturates before they are said"
-    )
-    anchor: float = Field(8.0, ge=0, description="weight of the survey cells mixed in")
-    min_items: int = Field(1, ge=1, description="accepted items needed to start an update")
 
 
 class ServeConfig(Section):

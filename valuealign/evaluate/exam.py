@@ -52,15 +52,26 @@ class Exam:
         ``logps``: one array [K] for each of ``cells``, raw log-probabilities in nats. No cell
         appears twice in a split. Raises Diverged for log-probabilities that are NaN or leave no option.
         """
-        logp_CK = self._padded(logps, "the model")
+        shares_CK, keys = self.shares(logps, part)
+        truth = [panel.truth_CK for panel in self.panels if panel.part == part]
+        return (jsd_bits(shares_CK, np.concatenate(truth)) if truth else np.zeros(0)), keys
+
+    def shares(
+        self, logps: Sequence[Sequence[float] | Floats], part: Part = "select"
+    ) -> tuple[Floats, tuple[Key, ...]]:
+        """The model's shares [C, K] of all cells of ``part`` (NaN beyond a cell's own options), and their keys.
+
+        ``logps`` and what is raised as in ``distances``.
+        """
+        shares_CK = softmax(self._padded(logps, "the model"))
         panels = [panel for panel in self.panels if panel.part == part]
-        apart = [jsd_bits(softmax(logp_CK[panel.cell_C]), panel.truth_CK) for panel in panels]
         keys = [
             (panel.split, item, group)
             for panel in panels
             for item, group in zip(panel.items, panel.groups, strict=True)
         ]
-        return np.concatenate(apart) if apart else np.zeros(0), tuple(keys)
+        found = [shares_CK[panel.cell_C] for panel in panels]
+        return np.concatenate(found) if found else shares_CK[:0], tuple(keys)
 
     def figures(self, logps: Sequence[Sequence[float] | Floats], part: Part = "select") -> dict[str, float]:
         """Each of METRICS over all cells of all splits of ``part``, without intervals; NaN where no cell counts.

@@ -219,13 +219,16 @@ def _usable(cells: Sequence[Cell], stage: str, learns: Callable[[Cell], bool]) -
 
 
 def update_stage(config: RunConfig, feedback: Sequence[Cell], survey: Sequence[Cell]) -> Stage:
-    """The stage that learns from accepted feedback: KTO on it, corrected texts as examples too, and
-    the survey mixed in as the anchor."""
+    """The stage that learns from accepted feedback: KTO on judged answers, corrected texts as examples too, posted
+    shares under the distribution loss, and the survey mixed in as the anchor."""
     u = config.update
-    terms = [kto_term(feedback, KtoConfig(beta=u.beta))]
-    corrections = tuple(c for c in feedback if len(c.completions) > 1)
+    judged, shares = [c for c in feedback if not c.closed], [c for c in feedback if c.closed]
+    terms = [kto_term(judged, KtoConfig(beta=u.beta))] if judged or not shares else []
+    corrections = tuple(c for c in judged if len(c.completions) > 1)
     if u.sft and corrections:
         terms.append(Term("corrections", "sft", corrections, weight=u.sft))
+    if shares:
+        terms.append(replace(distribution_term(shares, config.distribution, weight=u.shares), name="shares"))
     if u.anchor:
         terms.append(distribution_term(survey, config.distribution, weight=u.anchor))
     return Stage("update", tuple(terms), u.epochs, u.learning_rate, u.cells_per_step, config.seed + 2)

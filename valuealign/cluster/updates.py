@@ -1,0 +1,91 @@
+"""The loop's trainer on a cluster: trains a candidate from a version, and scores whoever it is compared with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from valuealign.cluster.session import cluster
+from valuealign.cluster.train import fit
+from valuealign.cluster.worker import TrainRun, read_scores
+from valuealign.config import RunConfig, home
+from valuealign.errors import ConfigError
+from valuealign.learner import Stage, update_stage
+from valuealign.loop import CANDIDATE, CHAMPION, STAGE1, Candidate
+from valuealign.models.load import fingerprint, resolve
+from valuealign.prepared import Prepared
+from valuealign.registry import Registry, Version, check_base
+from valuealign.runs import run_folder
+from valuealign.types import BASE, Cell
+
+
+@dataclass
+class ClusterTrainer:
+    """Trains a candidate on the cluster. ``folder`` is where its run lies."""
+
+    config: RunConfig
+    prepared: Prepared
+    say: Callable[[str], None]
+    say_notes: Callable[[Sequence[Stage]], None] = lambda stages: None
+    folder: Path | None = None
+
+    def __call__(
+        self,
+        *,
+        start: Version,
+        cells: Sequence[Cell],
+        also: Mapping[str, Version],
+        ask: Mapping[str, Sequence[Cell]],
+    ) -> Candidate:
+        """See ``loop.Trainer``. Raises what training raises, ModelError for another base."""
+        base = resolve(self.config.model.path, progress=self.say)
+        check_base(start, fingerprint(base, self.config.model.quantize), "set model.path to its base")
+        wanted = hashlib.sha256("\n".join(f"{c.key}{c.desirable}{c.undesirable}" for c in cells).encode()).hexdigest()
+        out, _ = run_folder(
+            "update", self.config, {"data": self.prepared.data_hash, "start": start.ref, "feedback": wanted}
+        )
+        self.folder = out
+        sets = {"exam": self.prepared.exam.cells, "feedback": tuple(cells)}
+        sets |= {name: tuple(some) for name, some in ask.items()}
+        run = TrainRun(
+            model=self.config.model.model_copy(update={"path": str(base)}),
+            train=self.config.train,
+            stages=(update_stage(self.config, cells, self.prepared.survey_cells),),
+            out=out,
+            cache=home() / "reference",
+            seed=self.config.seed,
+            start=start.path,
+            also={name: version.path for name, version in also.items()},
+            score=sets,
+        )
+        self.say_notes(run.stages)
+        with cluster():
+            fit(run, name="update", progress=self.say)
+        read = {name: read_scores(out, name) for name in also} | {CANDIDATE: read_scores(out, "update")}
+        # Whoever the training starts from is the champion, unless a rebuild starts further back.
+        read = {CHAMPION: read_scores(out, BASE)} | read
+        return Candidate(
+            run.trained("update"),
+            {who: read[who]["exam"] for who in (CHAMPION, STAGE1, CANDIDATE)},
+            read[CHAMPION]["feedback"],
+            read[CANDIDATE]["feedback"],
+            asked={who: {name: read[who][name] for name in ask} for who in (CHAMPION, STAGE1, CANDIDATE)},
+        )
+
+
+def check_data(registry: Registry, config: RunConfig, prepared: Prepared) -> None:
+    """The anchor and the gate must be of the people, and the split, that the models were aligned to.
+
+    Raises ConfigError.
+    """
+    for alias in (CHAMPION, STAGE1):
+        state = registry.alias(config.name, alias)
+        version = registry.get(f"{config.name}@{state.version}") if state else None
+        if version is not None and version.card.get("data_hash") != prepared.data_hash:
+            raise ConfigError(
+                f"{config.name}@{alias} ({version.id}) was trained on other data or another split",
+                where="configuration",
+                mend="use the configuration that it was aligned with (-c run.yaml), or run jobs/align.py first",
+            )
