@@ -52,16 +52,19 @@ def demo() -> None:
         step(3, "serve")
         url = service.start(config, home=configuration.home())
         say(f"serving {config.name}@champion at {url}")
+        keys = open_store().keys
+        key, secret = keys.create("demo", ("query", "feedback"), who="demo")
         try:
-            with httpx.Client(base_url=url, timeout=60) as client:
+            with httpx.Client(base_url=url, timeout=60, headers={"Authorization": f"Bearer {secret}"}) as client:
                 talk(client, config)
             took = time.perf_counter() - began
             say(f"\ndone in {took / 60:.1f} minutes\nreport: {made['report']}\nserved at: {url}")
             if os.environ.get("KEEP"):
-                say("KEEP=1: serving until Ctrl-C")
+                say(f"KEEP=1: serving until Ctrl-C, to this key: {secret}")
                 with contextlib.suppress(KeyboardInterrupt):
                     threading.Event().wait()
         finally:
+            keys.revoke(key.id, who="demo")
             service.stop()
     say(
         "everything that was started is stopped"
@@ -105,7 +108,7 @@ def ask(client: httpx.Client, name: str) -> dict[str, Any]:
 
 def post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """POST and read JSON; a refusal is a clear error."""
-    response = client.post(path, json=body)
+    response = client.post(path, json=body, headers={"Idempotency-Key": str(time.time_ns())})
     if response.is_error:
         raise ValuealignError(response.text, where=f"POST {path}", mend="see the service's log")
     found: dict[str, Any] = response.json()

@@ -13,7 +13,7 @@ import contextlib
 import signal
 import threading
 
-from _job import run_job, say
+from _job import open_store, run_job, say
 
 from valuealign import config as configuration
 from valuealign.cluster.session import cluster
@@ -30,6 +30,8 @@ def service(config: RunConfig) -> None:
     with cluster():
         url = start(config, home=configuration.home())
         say(f"serving {config.name} at {url}   (Ctrl-C stops)")
+        if config.serve.auth and not any(key.revoked is None for key in open_store().keys.list()):
+            say("nobody has a key yet: python jobs/keys.py create --name me --scope admin")
         try:
             over.wait()
         finally:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 
-from serve.api import Reply, create_app
+from serve.api import create_app
+from serve.backend import Piece, Reply, Sampling
+from serve.logs import log_to
 from valuealign.config import RunConfig
 from valuealign.errors import ConfigError, ModelError, RegistryError
 from valuealign.models.host import Host
@@ -33,23 +35,37 @@ from valuealign.types import Cell, Message
 APP = "valuealign"
 LOADED = 4  # adapters of one replica: champion, predecessor, and the last others asked for
 WHOLE = 2  # full fine-tunes bring all weights each: champion and predecessor
+API = ("max_tokens", "auth", "per_minute", "token_hours", "open_metrics", "origins")  # settings that the API takes
 
 
 class HostBackend:
     """A ``Host`` behind the API. Answers run inline: on few cores a thread beside the event loop
     makes each answer slower, and an adapter is switched in place, so answers queue anyway."""
 
+    waiting = 0  # whoever waits, waits for the event loop
+
     def __init__(self, host: Host, *, base_hash: str | None, limit: int | None = None, keep: int = LOADED) -> None:
         self._host, self.base_hash, self._limit, self._keep = host, base_hash, limit, keep
         self._used: list[str] = []
 
     async def chat(
-        self, version: Version, messages: Sequence[Message], *, max_tokens: int, temperature: float, seed: int | None
-    ) -> Reply:
-        """Answer a chat. Raises ModelError if it does not fit the model."""
+        self, version: Version, messages: Sequence[Message], sampling: Sampling
+    ) -> AsyncGenerator[Piece | Reply, None]:
+        """Answer a chat, in one piece. Raises ModelError if it does not fit the model."""
+        if sampling.top_logprobs is not None:
+            raise ModelError("log-probabilities are not kept", where="logprobs", mend="leave it out")
         self.attach(version)
-        answer = self._host.generate(version.id, messages, max_tokens=max_tokens, temperature=temperature, seed=seed)
-        return Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.finish)
+        answer = self._host.generate(
+            version.id,
+            messages,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            seed=sampling.seed,
+        )
+        ends = [place for stop in sampling.stop if (place := answer.text.find(stop)) >= 0]
+        text, finish = (answer.text[: min(ends)], "stop") if ends else (answer.text, answer.finish)
+        yield Piece(text)
+        yield Reply(text, answer.prompt_tokens, answer.completion_tokens, finish)
 
     async def score(self, version: Version, cells: Sequence[Cell]) -> Sequence[np.ndarray]:
         """Raw log-probabilities [K] (nats) of each cell's completions. Raises ModelError for a question too long."""
@@ -90,10 +106,12 @@ def build(
     dtype: str,
     quantize: str,
     gpu: bool,
-    max_tokens: int,
     template: Template,
+    api: dict[str, Any],
 ) -> FastAPI:
-    """What a replica runs: opens the store, loads the base, the champion and its predecessor."""
+    """What a replica runs: opens the store, loads the base, the champion and its predecessor. ``api`` is
+    what ``create_app`` is told of the service's settings."""
+    log_to(Path(root).parent / "logs")
     store = Store.open(database)
     registry = Registry(Path(root), store)
     host = Host(base, dtype, quantize=quantize, device="cuda" if gpu else "cpu")
@@ -102,9 +120,7 @@ def build(
     for version in (registry.previous(name), registry.get(f"{name}@champion")):
         if version is not None and version.card.get("base_hash") in (None, backend.base_hash):
             backend.attach(version)
-    return create_app(
-        store=store, registry=registry, backend=backend, name=name, max_tokens=max_tokens, template=template
-    )
+    return create_app(store=store, registry=registry, backend=backend, name=name, template=template, **api)
 
 
 def start(config: RunConfig, *, home: Path) -> str:
@@ -135,8 +151,8 @@ def start(config: RunConfig, *, home: Path) -> str:
         "dtype": config.model.dtype,
         "quantize": champion.quantize,  # a version is served over what it was trained over
         "gpu": place.gpus > 0,
-        "max_tokens": place.max_tokens,
         "template": train_templates(config.prompts)[0],
+        "api": {key: getattr(place, key) for key in API},
     }
     if set(serve.status().applications) == {APP}:
         stop()  # it is replaced; while Serve runs, neither its address nor its port can change

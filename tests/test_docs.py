@@ -85,10 +85,10 @@ def test_the_map_has_every_room() -> None:
 def test_every_route_is_documented(tmp_path: Path) -> None:
     app, store, _ = service(tmp_path, Echo())
     store.close()
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    text = re.sub(r"\{\w+\}", "{id}", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
     routes = app.openapi()["paths"]
     assert "/v1/feedback" in routes
-    # A parameter's name is the code's affair: /v1/feedback/{feedback_id} is documented as {id}.
+    # A parameter's name is the code's affair: /v1/feedback/{feedback_id} may be documented as {id}.
     plain = {re.sub(r"\{\w+\}", "{id}", path): {m.upper() for m in methods} for path, methods in routes.items()}
     missing = [path for path in plain if not re.search(re.escape(path) + r"(?![\w/{])", text)]
     assert not missing, f"docs/api.md lacks {missing}"

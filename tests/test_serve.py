@@ -59,7 +59,7 @@ class World:
             self.registry.register(adapter(self.base, home / f"adapter{seed}", seed=seed), name="demo", card=card)
             for seed in (1, 2)
         ]
-        self.config = load(None, ["name=demo", f"serve.port={free_port()}", "serve.max_tokens=8"])
+        self.config = load(None, ["name=demo", f"serve.port={free_port()}", "serve.max_tokens=8", "serve.auth=false"])
 
     def promote(self, version: Version, expected: Version | None) -> None:
         self.registry.move("demo", "champion", version, expected=expected, who="test", why="test")
@@ -138,11 +138,14 @@ def test_a_distribution_is_what_the_model_scores(world: World, url: str):
 
 def test_feedback_over_http_is_in_the_store(world: World, url: str):
     body = {"response_id": ask(url)["id"], "correction": "Birds do."}
-    posted = httpx.post(f"{url}/v1/feedback", json=body, timeout=60, trust_env=False)
+    once = {"Idempotency-Key": "k1"}
+    posted = httpx.post(f"{url}/v1/feedback", json=body, headers=once, timeout=60, trust_env=False)
     assert posted.status_code == 201
     kept = world.store.feedback(posted.json()["id"])
     assert (kept.status, kept.correction) == ("quarantined", "Birds do.")
-    refused = httpx.post(f"{url}/v1/feedback", json={**body, "response_id": "chat-00"}, timeout=60, trust_env=False)
+    body = {**body, "response_id": "chat-00"}
+    once = {"Idempotency-Key": "k2"}
+    refused = httpx.post(f"{url}/v1/feedback", json=body, headers=once, timeout=60, trust_env=False)
     assert refused.status_code == 404 and refused.json()["error"]["code"] == "response_not_found"
     assert httpx.get(f"{url}/readyz", timeout=60, trust_env=False).json()["status"] == "ok"
 

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from valuealign.errors import ModelError, RegistryError, UnknownVersion, nearest
+from valuealign.errors import AliasMoved, ModelError, RegistryError, UnknownVersion, nearest
 from valuealign.store import AliasState, Manifest, Move, Store
 
 CARD = "card.json"
@@ -78,6 +78,7 @@ class Registry:
         self.root = Path(root).absolute()
         self.store = store
         self._verified: dict[Path, tuple[tuple[str, int, int], ...]] = {}
+        self._known: dict[Path, Version] = {}  # as they were when they were verified
 
     def register(
         self,
@@ -163,9 +164,11 @@ class Registry:
         path = self.root / family / which
         if not (path / CARD).is_file():
             raise self._unknown(family, which)
+        if path in self._known and self._verified.get(path) == _signature(path):
+            return self._known[path]  # not read again for each request
         version = _read(path)
-        if self._verified.get(path) != _signature(path):
-            self.verify(version)
+        self.verify(version)
+        self._known[path] = version
         return version
 
     def _parse(self, ref: str, name: str | None) -> tuple[str, str]:
@@ -254,14 +257,23 @@ class Registry:
         stack = self._stack(name, alias)
         return self.get(f"{name}@{stack[-2]}") if len(stack) > 1 else None
 
-    def rollback(self, name: str, alias: str = "champion", *, who: str, why: str) -> AliasState:
+    def rollback(
+        self, name: str, alias: str = "champion", *, expected: Version | str | None = None, who: str, why: str
+    ) -> AliasState:
         """Point the alias at what it pointed at before; again, at what came before that.
 
-        Raises UnknownVersion if there is nothing before, AliasMoved if somebody else moved it now.
+        Where ``expected`` is given, only if it still points there: a repeated request goes back once.
+        Raises UnknownVersion if there is nothing before, AliasMoved if somebody else moved it.
         """
         state = self.store.alias(name, alias)
         if state is None:
             raise self._unknown(name, alias)
+        if expected is not None and state.version != _id(expected):
+            raise AliasMoved(
+                f"the alias points at {state.version}, not at {_id(expected)}",
+                where=f"{name}@{alias}",
+                mend="look at its history, then try again",
+            )
         before = self.previous(name, alias)
         if before is None:
             raise UnknownVersion(

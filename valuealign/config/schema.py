@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +61,13 @@ class EvaluateConfig(Section):
         return self
 
 
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class ServeConfig(Section):
     """The service."""
 
@@ -69,6 +77,19 @@ class ServeConfig(Section):
     cpus: float = Field(0.5, gt=0, description="CPUs of a replica")
     gpus: float = Field(0.0, ge=0, description="GPUs of a replica")
     max_tokens: int = Field(64, ge=1, description="largest answer a request may ask for")
+    auth: bool = Field(True, description="ask for API keys; false only on loopback")
+    per_minute: int | None = Field(
+        None, ge=1, description="requests a minute of a key without a limit of its own; null: no limit"
+    )
+    token_hours: int = Field(24, ge=1, description="how long an answer may be judged by its token, without a key")
+    open_metrics: bool = Field(True, description="whether /metrics answers without a key")
+    origins: Texts = Field((), description="web pages (https://example.org) whose scripts may ask and judge")
+
+    @model_validator(mode="after")
+    def _no_open_house(self) -> ServeConfig:
+        if not self.auth and not _is_loopback(self.host):
+            raise ValueError(f"serve.auth=false lets anybody who reaches {self.host} do anything: keep it on")
+        return self
 
 
 class RunConfig(Section):

@@ -139,7 +139,8 @@ def serve(site: Site) -> str:
     site.release()
     home = folder / "home"
     register(home, workers.adapter(folder / "run"), {"base": str(setting.folder), "base_hash": made.base_hash})
-    overrides = [f"name={STAGE}", f"serve.port={free_port()}", f"serve.gpus={setting.gpus}"]
+    # On loopback, for a moment, over a home of its own: no key is needed.
+    overrides = [f"name={STAGE}", f"serve.port={free_port()}", f"serve.gpus={setting.gpus}", "serve.auth=false"]
     config = load(None, [*overrides, f"model.dtype={setting.dtype}"])
     database = os.environ.pop("VALUEALIGN_DB", None)  # the user's own is no place for this
     try:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from valuealign.store import _feedback as posts
@@ -128,6 +128,17 @@ class Store(Database):
         query = posts.chosen(steps.select_judged(), status, name, manifest=manifest).limit(limit)
         with self._read() as connection:
             return [steps.to_judged(row) for row in connection.execute(query)]
+
+    def count_feedback(self, name: str) -> dict[Status, int]:
+        """How much feedback on model family ``name`` there is of each status (those with none are left out)."""
+        query = (
+            select(t.feedback.c.status, func.count().label("n"))
+            .join(t.responses, t.responses.c.id == t.feedback.c.response_id)
+            .where(t.responses.c.name == name)
+            .group_by(t.feedback.c.status)
+        )
+        with self._read() as connection:
+            return {row.status: row.n for row in connection.execute(query)}
 
     def page_feedback(
         self,
