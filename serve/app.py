@@ -6,121 +6,84 @@ loaded as adapters over one base model, so that a promotion or a rollback redepl
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 import os
 import socket
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 
 from serve.api import create_app
-from serve.backend import Piece, Reply, Sampling
+from serve.engine import Away, Batcher
 from serve.logs import log_to
-from valuealign.config import RunConfig
-from valuealign.errors import ConfigError, ModelError, RegistryError
+from serve.warm import Warm
+from valuealign.config import RunConfig, ServeConfig
+from valuealign.errors import ConfigError, RegistryError
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint, resolve
-from valuealign.models.trained import is_whole
-from valuealign.prompts import Template, render, train_templates
-from valuealign.registry import Registry, Version, check_base
+from valuealign.prompts import Template, train_templates
+from valuealign.registry import Registry, check_base
 from valuealign.store import Store
-from valuealign.types import Cell, Message
 
 APP = "valuealign"
-LOADED = 4  # adapters of one replica: champion, predecessor, and the last others asked for
-WHOLE = 2  # full fine-tunes bring all weights each: champion and predecessor
 API = ("max_tokens", "auth", "per_minute", "token_hours", "open_metrics", "origins")  # settings that the API takes
+OTHERS = 32  # requests of a replica besides those that wait for the model or are answered: feedback, lists, health
 
 
-class HostBackend:
-    """A ``Host`` behind the API. Answers run inline: on few cores a thread beside the event loop
-    makes each answer slower, and an adapter is switched in place, so answers queue anyway."""
+class Replica:
+    """What Ray Serve runs: the API over a store, a registry and a model with its versions."""
 
-    waiting = 0  # whoever waits, waits for the event loop
-
-    def __init__(self, host: Host, *, base_hash: str | None, limit: int | None = None, keep: int = LOADED) -> None:
-        self._host, self.base_hash, self._limit, self._keep = host, base_hash, limit, keep
-        self._used: list[str] = []
-
-    async def chat(
-        self, version: Version, messages: Sequence[Message], sampling: Sampling
-    ) -> AsyncGenerator[Piece | Reply, None]:
-        """Answer a chat, in one piece. Raises ModelError if it does not fit the model."""
-        if sampling.top_logprobs is not None:
-            raise ModelError("log-probabilities are not kept", where="logprobs", mend="leave it out")
-        self.attach(version)
-        answer = self._host.generate(
-            version.id,
-            messages,
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            seed=sampling.seed,
+    def __init__(
+        self,
+        *,
+        name: str,
+        database: str,
+        root: str,
+        base: str,
+        dtype: str,
+        quantize: str,
+        device: str,
+        place: ServeConfig,
+        template: Template,
+        lent: bool = False,
+    ) -> None:
+        self._facts = {name: value for name, value in locals().items() if name not in ("self", "lent")}
+        log_to(Path(root).parent / "logs")
+        store = Store.open(database)
+        registry = Registry(Path(root), store)
+        self._backend: Batcher | Away = Away()
+        if not lent:
+            host = Host(base, dtype, quantize=quantize, device=device)
+            base_hash = fingerprint(Path(base), quantize)
+            check_base(registry.get(f"{name}@champion"), base_hash, "start the service anew")
+            self._backend = Batcher(host, base_hash=base_hash, max_batch=place.max_batch, queue=place.queue)
+            Warm(self._backend, registry, name).start()
+        self._app = create_app(
+            store=store,
+            registry=registry,
+            backend=self._backend,
+            name=name,
+            template=template,
+            **{key: getattr(place, key) for key in API},
         )
-        ends = [place for stop in sampling.stop if (place := answer.text.find(stop)) >= 0]
-        text, finish = (answer.text[: min(ends)], "stop") if ends else (answer.text, answer.finish)
-        yield Piece(text)
-        yield Reply(text, answer.prompt_tokens, answer.completion_tokens, finish)
 
-    async def score(self, version: Version, cells: Sequence[Cell]) -> Sequence[np.ndarray]:
-        """Raw log-probabilities [K] (nats) of each cell's completions. Raises ModelError for a question too long."""
-        self.attach(version)
-        for cell in cells if self._limit else ():
-            rendered = render(cell, self._host.tokenizer(version.id))
-            longest = len(rendered.prompt_ids) + max(map(len, rendered.completion_ids))
-            if self._limit and longest > self._limit:
-                what = f"the question has {longest} tokens with its longest option, the model reads {self._limit}"
-                raise ModelError(what, where="item", mend="shorten it")
-        return self._host.score(version.id, cells)
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return self._app
 
-    def attach(self, version: Version) -> None:
-        """Load a version's adapter, and detach the one asked for longest ago if there are too many.
+    def facts(self) -> dict[str, Any]:
+        """What it was started with, for another one like it."""
+        return self._facts
 
-        Raises RegistryError if the adapter does not belong over this base.
-        """
-        if version.id not in self._host.loaded():
-            try:
-                if self.base_hash:
-                    check_base(version, self.base_hash, "start the service anew with a champion over that base")
-                self._host.load(version.id, version.path)
-            except ModelError as error:
-                raise RegistryError(error.what, where=version.ref, mend=error.mend) from error
-        self._used = [used for used in self._used if used != version.id] + [version.id]
-        keep = min(self._keep, WHOLE) if is_whole(version.path) else self._keep
-        for old in self._used[:-keep]:
-            self._host.unload(old)
-        self._used = self._used[-keep:]
-
-
-def build(
-    *,
-    name: str,
-    database: str,
-    root: str,
-    base: str,
-    dtype: str,
-    quantize: str,
-    gpu: bool,
-    template: Template,
-    api: dict[str, Any],
-) -> FastAPI:
-    """What a replica runs: opens the store, loads the base, the champion and its predecessor. ``api`` is
-    what ``create_app`` is told of the service's settings."""
-    log_to(Path(root).parent / "logs")
-    store = Store.open(database)
-    registry = Registry(Path(root), store)
-    host = Host(base, dtype, quantize=quantize, device="cuda" if gpu else "cpu")
-    limit = json.loads((Path(base) / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
-    backend = HostBackend(host, base_hash=fingerprint(Path(base), quantize), limit=limit)
-    for version in (registry.previous(name), registry.get(f"{name}@champion")):
-        if version is not None and version.card.get("base_hash") in (None, backend.base_hash):
-            backend.attach(version)
-    return create_app(store=store, registry=registry, backend=backend, name=name, template=template, **api)
+    async def check_health(self) -> None:
+        """Ray Serve starts a replica anew whose model cannot write one token."""
+        await asyncio.to_thread(self._backend.check)
 
 
 def start(config: RunConfig, *, home: Path) -> str:
@@ -150,23 +113,64 @@ def start(config: RunConfig, *, home: Path) -> str:
         "base": str(base),
         "dtype": config.model.dtype,
         "quantize": champion.quantize,  # a version is served over what it was trained over
-        "gpu": place.gpus > 0,
+        # Several GPUs share the layers of a model that is too large for one.
+        "device": "auto" if place.gpus > 1 else "cuda" if place.gpus else "cpu",
+        "place": place,
         "template": train_templates(config.prompts)[0],
-        "api": {key: getattr(place, key) for key in API},
     }
     if set(serve.status().applications) == {APP}:
         stop()  # it is replaced; while Serve runs, neither its address nor its port can change
     _check_port(place.host, place.port)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it warns of options that it then applies
     serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=HTTPOptions(host=place.host, port=place.port))
-    deployment = serve.deployment(
-        name=APP,
-        num_replicas=place.replicas,
-        max_ongoing_requests=64,
-        ray_actor_options={"num_cpus": place.cpus, "num_gpus": place.gpus},
-    )
-    serve.run(deployment(serve.ingress(lambda: build(**facts))()).bind(), name=APP, route_prefix="/")
+    _deploy(facts)
     return f"http://{place.host}:{place.port}"
+
+
+def _deploy(facts: dict[str, Any], *, lent: bool = False) -> None:
+    """Run, or replace, the replicas; returns when they answer."""
+    deployment = serve.deployment(serve.ingress()(Replica), name=APP, **_scale(facts["place"], lent))
+    serve.run(deployment.bind(**facts, lent=lent), name=APP, route_prefix="/")
+
+
+@contextmanager
+def lent(gpus: float) -> Iterator[bool]:
+    """While the block runs, training finds so many GPUs free of the service, if the cluster has them; whether the
+    service had to make room.
+
+    Where it has to, it answers those whom it has begun to answer. Then its models are gone, who asks is refused with
+    503 and Retry-After, and feedback is taken as ever. When the block ends, the models come back.
+    """
+    facts = serve.get_app_handle(APP).facts.remote().result() if APP in running() else None
+    held = facts["place"].gpus * (facts["place"].max_replicas or facts["place"].replicas) if facts else 0.0
+    if not facts or not held or gpus <= ray.cluster_resources().get("GPU", 0.0) - held:
+        yield False
+        return
+    _deploy(facts, lent=True)
+    try:
+        yield True
+    finally:
+        _deploy(facts)
+
+
+def _scale(place: ServeConfig, lent: bool) -> dict[str, Any]:
+    """How many replicas there are, on what, and how many requests each takes (its own queue refuses before)."""
+    if lent:
+        return {"num_replicas": place.replicas, "ray_actor_options": {"num_cpus": place.cpus, "num_gpus": 0}}
+    replicas: dict[str, Any] = {"num_replicas": place.replicas}
+    if place.max_replicas and place.max_replicas > place.replicas:
+        replicas = {
+            "autoscaling_config": {
+                "min_replicas": place.replicas,
+                "max_replicas": place.max_replicas,
+                "target_ongoing_requests": place.max_batch,
+            }
+        }
+    return {
+        **replicas,
+        "max_ongoing_requests": place.queue + place.max_batch + OTHERS,
+        "ray_actor_options": {"num_cpus": place.cpus, "num_gpus": place.gpus},
+    }
 
 
 def running() -> tuple[str, ...]:

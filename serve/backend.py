@@ -11,26 +11,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from valuealign.registry import Version
-from valuealign.types import Cell, Message
+from valuealign.types import Cell, Message, Sampling, Scored
 
-
-class Sampling(NamedTuple):
-    """How an answer is drawn. ``temperature`` 0 is greedy; ``stop`` ends it before any of these texts;
-    ``top_logprobs`` asks for each token's log-probability and that many alternatives (None: for neither)."""
-
-    max_tokens: int
-    temperature: float
-    seed: int | None
-    stop: tuple[str, ...] = ()
-    top_logprobs: int | None = None
-
-
-class Scored(NamedTuple):
-    """A token that was written: its text, its log-probability, and the likeliest in its place with theirs."""
-
-    token: str
-    logp: float
-    top: tuple[tuple[str, float], ...]
+__all__ = ["Backend", "Piece", "Reply", "Sampling", "Scored"]
 
 
 class Piece(NamedTuple):
@@ -51,14 +34,19 @@ class Reply(NamedTuple):
 
 
 class Backend(Protocol):
-    """Whatever holds the models. Raises ModelError for what does not fit a model, before the first piece."""
+    """Whatever holds the models. Raises, before the first piece, ModelError for what does not fit a model and Busy
+    for what there is no room for."""
 
-    waiting: int  # requests that no model has begun yet
+    @property
+    def waiting(self) -> int:
+        """Requests that no model has begun yet."""
+        ...
 
     def chat(
-        self, version: Version, messages: Sequence[Message], sampling: Sampling
+        self, version: Version, messages: Sequence[Message], sampling: Sampling, *, stream: bool = True
     ) -> AsyncGenerator[Piece | Reply, None]:
-        """Answer a chat: pieces as they come, the Reply last. Closing the iterator ends the work on it."""
+        """Answer a chat: pieces as they come (none without ``stream``), the Reply last. Closing the iterator ends
+        the work on it."""
         ...
 
     async def score(self, version: Version, cells: Sequence[Cell]) -> Sequence[np.ndarray]:

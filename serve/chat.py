@@ -84,7 +84,7 @@ def add_chat(app: FastAPI, service: Service) -> None:
         )
         caller = visit(http.scope).caller
         asked = Asked(new_id("chat"), now(), version, messages, sampling, request, key_id=caller.id if caller else None)
-        pieces = service.backend.chat(version, messages, sampling)
+        pieces = service.backend.chat(version, messages, sampling, stream=request.stream)
         if request.stream:
             try:
                 first = await anext(pieces)  # what is refused is refused with its own status

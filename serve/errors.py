@@ -16,6 +16,7 @@ from starlette.routing import Route
 from serve import schemas as wire
 from valuealign.errors import (
     AliasMoved,
+    Busy,
     KeyReused,
     ModelError,
     Refused,
@@ -68,6 +69,9 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         code = _CODES.get(error.status_code, "invalid_request")
         return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
+    if isinstance(error, Busy):
+        message = f"{error.what}; {error.mend}"
+        return ApiError(503, message, code="busy", headers={"Retry-After": str(error.retry_after)})
     for kind, status, code, param in _OURS:
         if isinstance(error, kind):
             message = f"{error.what}; {error.mend}" if error.mend else error.what

@@ -40,7 +40,7 @@ class Echo:
         self.left = 0  # answers that were not read to their end
 
     async def chat(
-        self, version: Version, messages: Sequence[Message], sampling: Sampling
+        self, version: Version, messages: Sequence[Message], sampling: Sampling, *, stream: bool = True
     ) -> AsyncGenerator[Piece | Reply, None]:
         self.chats.append({"version": version.id, "messages": tuple(messages), **sampling._asdict()})
         asked = messages[-1].content

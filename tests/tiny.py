@@ -81,6 +81,21 @@ def make_tiny(
     return folder
 
 
+def random_adapter(base: Path, folder: Path, *, seed: int) -> Path:
+    """Write an adapter that changes every layer, so that each version over ``base`` answers in its own way."""
+    from peft import get_peft_model_state_dict
+
+    from valuealign.models.adapters import add_adapter, write_adapter
+    from valuealign.models.load import load_base
+
+    model = add_adapter(load_base(str(base)).model, r=4, alpha=8.0, seed=seed)
+    state = get_peft_model_state_dict(model)
+    generator = torch.Generator().manual_seed(seed)
+    state = {key: torch.randn(value.shape, generator=generator) * 0.5 for key, value in state.items()}
+    write_adapter(state, model.peft_config["default"], folder, base="tiny")
+    return folder
+
+
 def survey_cells(n: int = 6) -> tuple[Cell, ...]:
     """Closed cells with different wordings, groups and shares."""
     shares = ((0.2, 0.3, 0.5), (0.6, 0.3, 0.1), (0.1, 0.8, 0.1), (0.25, 0.25, 0.5), (0.7, 0.1, 0.2))

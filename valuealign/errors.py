@@ -20,6 +20,8 @@ ValuealignError            everything below; jobs print it and exit with status 
 │   ├── KeyReused          an idempotency key that came with another body before
 │   └── Refused            what cannot be kept as posted, or asked for as asked
 ├── GateError              an update that cannot be judged
+├── Busy                   the service has no room for a request now
+│   └── Lent               its GPUs are lent to training
 ├── ClusterError           processes of a cluster that do not start, answer or agree
 └── DiskError              a disk that is full, or a place that cannot be written to
 """
@@ -128,6 +130,18 @@ class Refused(StoreError):
 
 class GateError(ValuealignError):
     """An update that cannot be judged."""
+
+
+class Busy(ValuealignError):
+    """The service has no room for a request now; it may be sent again after so many seconds."""
+
+    retry_after = 1
+
+
+class Lent(Busy):
+    """The GPUs are lent to training."""
+
+    retry_after = 30
 
 
 class ClusterError(ValuealignError):

@@ -26,6 +26,25 @@ class Message(NamedTuple):
     content: str
 
 
+class Sampling(NamedTuple):
+    """How an answer is drawn. ``temperature`` 0 is greedy; ``stop`` ends it before any of these texts;
+    ``top_logprobs`` asks for each token's log-probability and that many alternatives (None: for neither)."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
+
+
+class Scored(NamedTuple):
+    """A token that was written: its text, its log-probability (nats), and the likeliest in its place with theirs."""
+
+    token: str
+    logp: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
 @dataclass(frozen=True)
 class Option:
     """One answer to choose: its code in the file, its wording, its place on the scale.

@@ -73,9 +73,18 @@ class ServeConfig(Section):
 
     host: str = Field("127.0.0.1", description="address to bind; loopback by default")
     port: int = Field(8000, ge=1, le=65535, description="HTTP port")
-    replicas: int = Field(1, ge=1, description="model replicas")
+    replicas: int = Field(1, ge=1, description="model replicas; with max_replicas the fewest")
+    max_replicas: int | None = Field(
+        None, ge=1, description="most replicas: Ray Serve adds and removes them by load; null: always as many"
+    )
+    max_batch: int = Field(32, ge=1, description="chats that a replica answers at once, in one forward")
+    queue: int = Field(
+        128, ge=1, description="requests that may wait for a replica's model; more are refused with 503 and Retry-After"
+    )
     cpus: float = Field(0.5, gt=0, description="CPUs of a replica")
-    gpus: float = Field(0.0, ge=0, description="GPUs of a replica")
+    gpus: float = Field(
+        0.0, ge=0, description="GPUs of a replica; over 1, a whole number: they share the layers of one model"
+    )
     max_tokens: int = Field(64, ge=1, description="largest answer a request may ask for")
     auth: bool = Field(True, description="ask for API keys; false only on loopback")
     per_minute: int | None = Field(
@@ -89,6 +98,14 @@ class ServeConfig(Section):
     def _no_open_house(self) -> ServeConfig:
         if not self.auth and not _is_loopback(self.host):
             raise ValueError(f"serve.auth=false lets anybody who reaches {self.host} do anything: keep it on")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> ServeConfig:
+        if self.gpus > 1 and self.gpus % 1:
+            raise ValueError("gpus over 1 must be a whole number")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError("max_replicas must not be less than replicas")
         return self
 
 

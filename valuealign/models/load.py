@@ -32,6 +32,7 @@ from valuealign.models.seed import ensure_seed
 PLAIN_CAUSAL = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "gpt_neox", "olmo", "olmo2", "phi3", "stablelm"}
 )
+ALL_DEVICES = "auto"  # what transformers calls it
 # Configuration keys under which logits are more than the head's matrix product.
 HEAD_EXTRAS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
@@ -91,7 +92,8 @@ def load_base(
 ) -> Base:
     """Load a base model and its tokenizer, frozen, for scoring or adapting.
 
-    Attention is ``sdpa``, or ``eager`` where the architecture has no other that is right (softcapped scores).
+    ``device`` is one of torch's, or ``auto``: the layers are laid over all devices that there are. Attention is
+    ``sdpa``, or ``eager`` where the architecture has no other that is right (softcapped scores).
     With ``quantize: nf4`` the linear layers but the head are kept in 4 bits and computed with in ``dtype``
     (Dettmers et al. 2023, QLoRA: NF4 in blocks of 64, the blocks' scales in 8 bits).
     ``shard`` is DeepSpeed's configuration of ZeRO 3: then every rank calls this and keeps its part of each weight,
@@ -107,7 +109,7 @@ def load_base(
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
                 local_files_only=True,
-                **(_in_4_bits(dtype, device) if quantize == "nf4" else {}),
+                **_placed(dtype, device, quantize),
             )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -123,7 +125,7 @@ def load_base(
     _without_dropout(model)
     if quantize == "nf4":
         _with_gradients(model)
-    else:
+    elif device != ALL_DEVICES:
         model.to(device)
     model.eval().requires_grad_(False)
     return Base(model, bind(tokenizer, arguments or {}), folder, quantize)
@@ -153,6 +155,13 @@ def has_fused_experts(folder: Path) -> bool:
     return any(getattr(config, name, None) for name in names)
 
 
+def _placed(dtype: str, device: str, quantize: str) -> dict[str, Any]:
+    """How transformers lays the weights: where it has to know before it reads them."""
+    if quantize == "nf4":
+        return _in_4_bits(dtype, device)
+    return {"device_map": ALL_DEVICES} if device == ALL_DEVICES else {}
+
+
 def _in_4_bits(dtype: str, device: str) -> dict[str, Any]:
     """What transformers is asked for. Raises ModelError without bitsandbytes."""
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -167,7 +176,7 @@ def _in_4_bits(dtype: str, device: str) -> dict[str, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-    return {"quantization_config": quantized, "device_map": {"": device}}
+    return {"quantization_config": quantized, "device_map": device if device == ALL_DEVICES else {"": device}}
 
 
 def _with_gradients(model: nn.Module) -> None:
@@ -228,7 +237,12 @@ def fingerprint(folder: Path, quantize: str = "none") -> str:
     A base that is quantized when it is loaded is another one: its name follows the hash.
     """
     kinds = (".safetensors", ".json", ".jinja")
-    files = sorted(f for f in folder.iterdir() if f.suffix in kinds and f.name != "card.json")
+    files = sorted(
+        f
+        for place in (folder, folder / "additional_chat_templates")
+        for f in (place.iterdir() if place.is_dir() else ())
+        if f.suffix in kinds and f.name != "card.json"
+    )
     state = [(file, stat.st_size, stat.st_mtime_ns) for file in files for stat in (file.stat(),)]
     return _content_hash(tuple(state)) + ("" if quantize == "none" else f"+{quantize}")
 

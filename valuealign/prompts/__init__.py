@@ -9,6 +9,7 @@ from valuealign.prompts.chat import (
     PLAIN_TEMPLATE,
     ChatTokenizer,
     Turn,
+    answer_opening,
     answer_text,
     completion_ids,
     prompt_ids,
@@ -16,6 +17,7 @@ from valuealign.prompts.chat import (
     render,
     turn,
 )
+from valuealign.prompts.reading import Reading
 from valuealign.prompts.wordings import (
     BUILT_IN,
     DEFAULT,
@@ -34,12 +36,14 @@ __all__ = [
     "DEFAULT",
     "BUILT_IN",
     "PLAIN_TEMPLATE",
+    "Reading",
     "ChatTokenizer",
     "Context",
     "Statement",
     "Template",
     "Turn",
     "Wordings",
+    "answer_opening",
     "answer_text",
     "ask",
     "completion_ids",

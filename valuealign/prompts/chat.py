@@ -142,15 +142,24 @@ def completion_ids(completion: str, tokenizer: ChatTokenizer) -> list[int]:
     return [*_inside(how.opening + completion + how.closing, tokenizer), how.end_id]
 
 
+def answer_opening(tokenizer: ChatTokenizer) -> list[int]:
+    """Token ids that a model may write before its answer because the template has them there."""
+    return _inside(turn(tokenizer).opening.rstrip(), tokenizer)
+
+
 def answer_text(ids: Sequence[int], tokenizer: ChatTokenizer) -> str:
     """The answer in what a model wrote after a prompt: ``completion_ids`` undone, less outer space.
 
     ``ids`` are without the end of the turn.
     """
-    how = turn(tokenizer)
-    opening = _inside(how.opening.rstrip(), tokenizer)
+    opening = answer_opening(tokenizer)
     at = len(opening) if list(ids[: len(opening)]) == opening else 0
-    return tokenizer.decode(ids[at:], skip_special_tokens=True).strip().removesuffix(how.closing.strip()).strip()
+    return (
+        tokenizer.decode(ids[at:], skip_special_tokens=True)
+        .strip()
+        .removesuffix(turn(tokenizer).closing.strip())
+        .strip()
+    )
 
 
 def _inside(text: str, tokenizer: ChatTokenizer) -> list[int]:
