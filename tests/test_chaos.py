@@ -34,7 +34,7 @@ class Course:
     kinds: tuple[str, ...] = ()
 
 
-SMALL = Course(seconds=45, every=15, after=60, clients=4, kinds=KINDS)
+SMALL = Course(seconds=45, every=13, after=60, clients=4, kinds=KINDS)
 WHOLE = Course(seconds=180, every=20, after=60, clients=8)
 
 
