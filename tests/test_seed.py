@@ -98,7 +98,7 @@ def test_an_edit_of_any_source_is_another_folder(tmp_path: Path, monkeypatch: py
 
 
 def test_all_that_making_imports_is_among_the_sources() -> None:
-    """Save for what decides nothing about the model: settings, errors and plain records. The templates of
+    """Save for what decides nothing about the model: settings, errors, plain records, answers being read. The templates of
     ``prompts.yaml`` are text, of which the one that matters is in the key as it is filled."""
     package = Path(seed.__file__).parents[1]
     ahead, reached = [Path(seed.__file__)], set[Path]()
@@ -110,8 +110,13 @@ def test_all_that_making_imports_is_among_the_sources() -> None:
             stems = [package.joinpath(*parts[:n]) for n in (1, 2) if len(parts) >= n]
             files = [file for stem in stems for file in (stem.with_suffix(".py"), stem / "__init__.py")]
             ahead += [file for file in files if file.is_file() and file not in reached]
-    records = ("errors.py", "types.py", "models/__init__.py", "prompts/__init__.py", "prompts/wordings.py")
-    idle = {package / name for name in records}
+    modules = (
+        "errors.py",
+        "types.py",
+        "models/__init__.py",
+        *(f"prompts/{n}.py" for n in ("__init__", "wordings", "reading")),
+    )
+    idle = {package / name for name in modules}
     assert reached - idle - set((package / "config").glob("*.py")) == set(seed._sources())
 
 
