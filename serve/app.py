@@ -52,6 +52,7 @@ class Replica:
         device: str,
         place: ServeConfig,
         template: Template,
+        canary: float,
         lent: bool = False,
     ) -> None:
         self._facts = {name: value for name, value in locals().items() if name not in ("self", "lent")}
@@ -71,6 +72,7 @@ class Replica:
             backend=self._backend,
             name=name,
             template=template,
+            canary=canary,
             **{key: getattr(place, key) for key in API},
         )
 
@@ -117,6 +119,7 @@ def start(config: RunConfig, *, home: Path) -> str:
         "device": "auto" if place.gpus > 1 else "cuda" if place.gpus else "cpu",
         "place": place,
         "template": train_templates(config.prompts)[0],
+        "canary": config.update.canary,
     }
     if set(serve.status().applications) == {APP}:
         stop()  # it is replaced; while Serve runs, neither its address nor its port can change
