@@ -14,7 +14,7 @@ docs/loop.md has every rule by which feedback trains and a candidate is held bac
 from __future__ import annotations
 
 import click
-from _job import open_registry, run_job, say, say_notes
+from _job import open_registry, room_to_train, run_job, say, say_notes
 
 from valuealign.cluster.updates import ClusterTrainer, check_data
 from valuealign.config import RunConfig
@@ -58,7 +58,7 @@ def learn_from_feedback(
 def turn(registry: Registry, config: RunConfig, prepared: Prepared, rebuilding: bool) -> Outcome:
     """Train, judge, promote or leave."""
     check_data(registry, config, prepared)
-    trainer = ClusterTrainer(config, prepared, say, say_notes)
+    trainer = ClusterTrainer(config, prepared, say, say_notes, room=lambda: room_to_train(config))
     outcome = (rebuild if rebuilding else update)(
         config,
         store=registry.store,

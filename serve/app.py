@@ -52,7 +52,7 @@ class Replica:
         device: str,
         place: ServeConfig,
         template: Template,
-        canary: float = 0.0,
+        canary: float,
         lent: bool = False,
     ) -> None:
         self._facts = {name: value for name, value in locals().items() if name not in ("self", "lent")}

@@ -8,6 +8,7 @@ import time
 
 from serve.engine import Batcher
 from valuealign.errors import ValuealignError
+from valuealign.loop.canary import out
 from valuealign.registry import Registry
 
 LOOK = 1.0  # seconds between looks
@@ -16,7 +17,7 @@ log = logging.getLogger("valuealign.serve")
 
 class Warm:
     """Keeps ready what may be asked for next, so that a promotion or a rollback makes nobody wait: the champion,
-    its predecessor, and the version that was registered last."""
+    its predecessor, a canary, and the version that was registered last."""
 
     def __init__(self, backend: Batcher, registry: Registry, name: str) -> None:
         self._backend, self._registry, self._name = backend, registry, name
@@ -43,7 +44,8 @@ class Warm:
             return
         self._seen = seen
         before = self._registry.previous(self._name)
-        serving = [one for one in (before, self._registry.get(f"{self._name}@champion")) if one is not None]
+        champion = self._registry.get(f"{self._name}@champion")
+        serving = [one for one in (before, out(self._registry, self._name), champion) if one is not None]
         self._backend.pin(one.id for one in serving)
         newest = self._registry.versions(self._name)[-1]
         for version in (newest, *serving):

@@ -357,6 +357,10 @@ def test_what_may_be_asked_for_next_is_attached_before(tmp_path: Path, world: Wo
     asyncio.run(ask(batcher, one, ASKED[0]))
     asyncio.run(ask(batcher, one, ASKED[0]))
     assert set(batcher.attached()) >= {"v2", "v3"}, "whatever else is asked for"
+    registry.move("demo", "canary", one, expected=None, who="test", why="test")
+    warm.look()
+    asyncio.run(ask(batcher, two, ASKED[0]))
+    assert set(batcher.attached()) >= {"v1", "v2", "v3"}, "a canary too"
     register(0, "0" * 32)
     warm.look()  # logs, and serves on
     assert asyncio.run(ask(batcher, three, ASKED[0]))[-1].text == world.said(world.versions[2], ASKED[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +24,14 @@ from valuealign.types import BASE, Cell
 
 @dataclass
 class ClusterTrainer:
-    """Trains a candidate on the cluster. ``folder`` is where its run lies."""
+    """Trains a candidate on the cluster. ``folder`` is where its run lies; ``room`` is kept open while it trains."""
 
     config: RunConfig
     prepared: Prepared
     say: Callable[[str], None]
     say_notes: Callable[[Sequence[Stage]], None] = lambda stages: None
     folder: Path | None = None
+    room: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __call__(
         self,
@@ -61,7 +63,7 @@ class ClusterTrainer:
             score=sets,
         )
         self.say_notes(run.stages)
-        with cluster():
+        with cluster(), self.room():
             fit(run, name="update", progress=self.say)
         read = {name: read_scores(out, name) for name in also} | {CANDIDATE: read_scores(out, "update")}
         # Whoever the training starts from is the champion, unless a rebuild starts further back.
