@@ -98,8 +98,8 @@ def test_an_edit_of_any_source_is_another_folder(tmp_path: Path, monkeypatch: py
 
 
 def test_all_that_making_imports_is_among_the_sources() -> None:
-    """Save for what decides nothing about the model: settings, errors, plain records, answers being read. The templates of
-    ``prompts.yaml`` are text, of which the one that matters is in the key as it is filled."""
+    """Save for what decides nothing about the model: settings, errors, plain records, answers being read. The
+    templates of ``prompts.yaml`` are text, of which the one that matters is in the key as it is filled."""
     package = Path(seed.__file__).parents[1]
     ahead, reached = [Path(seed.__file__)], set[Path]()
     while ahead:
