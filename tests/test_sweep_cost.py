@@ -162,7 +162,7 @@ def test_ratios_by_hand(benchmark: Any) -> None:
     assert found["without_early_stopping"]["cost_of_4_trials_over_1"] == 300 / 60
 
 
-@pytest.mark.ray
+@pytest.mark.prove
 @pytest.mark.timeout(900)
 def test_it_runs_through_on_a_model_of_nothing(tmp_path: Path) -> None:
     small = ["survey.people=600", "groups.crossings=0", "distribution.epochs=1", "kto.epochs=4", "sweep.trials=3"]
