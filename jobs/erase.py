@@ -2,7 +2,7 @@
 
     python jobs/erase.py PERSON
     python jobs/erase.py PERSON --dry-run     # say what would go, touch nothing
-    python jobs/erase.py --list               # earlier receipts
+    python jobs/erase.py --list               # earlier receipts, and what serves now
 
 PERSON is the id that came with their requests or feedback. The receipt is printed, and kept without the id.
 What a version has learned, only training anew takes out of what serves: python jobs/update.py -c run.yaml --rebuild

@@ -5,6 +5,7 @@ python jobs/review.py --accept fb-1a2b fb-3c4d
 python jobs/review.py --accept all                       # everything that waits
 python jobs/review.py --decline fb-5e6f --why "spam"
 python jobs/review.py --screen                           # look for floods and the like first; -c run.yaml: by its rules
+python jobs/review.py --export feedback.parquet          # all of it as a file; --status, --name: only such
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ from valuealign.errors import StoreError
 @click.option("--accept", is_flag=True, help="accept the named feedback (or 'all') for training")
 @click.option("--decline", is_flag=True, help="keep the named feedback (or 'all') out of training")
 @click.option("--why", default="", help="kept with the decision, and shown to who posted it")
-@click.option("--status", default="quarantined", type=click.Choice(["quarantined", "accepted", "declined", "used"]))
+@click.option(
+    "--status",
+    type=click.Choice(["quarantined", "accepted", "declined", "used"]),
+    help="only feedback that is so far (to look at: what waits; to a file: all)",
+)
 @click.option("--name", help="only feedback on this model family")
+@click.option("--export", type=click.Path(path_type=Path), help="write it with its answers to this Parquet file")
 @click.option("--screen", "screening", is_flag=True, help="screen what waits, and keep what is found with it")
 @click.option("--config", "-c", "path", type=click.Path(path_type=Path), help="the run's file, for its screening rules")
 @click.option("--dry-run", is_flag=True, help="say what would be decided and touch nothing")
@@ -37,6 +43,7 @@ def review(
     why: str,
     status: Any,
     name: str | None,
+    export: Path | None,
     screening: bool,
     path: Path | None,
     dry_run: bool,
@@ -53,8 +60,15 @@ def review(
         if not accept and not decline:
             if ids:
                 raise StoreError("no decision given", where=ids[0], mend="add --accept or --decline")
-            show(store, status, name)
+            if export is None:
+                show(store, status or "quarantined", name)
+            elif dry_run:
+                say(f"(dry run) {len(store.list_feedback(status, name=name))} would be written to {export}")
+            else:
+                say(f"{store.export_feedback(export, status=status, name=name)} written to {export}")
             return
+        if export is not None:
+            raise StoreError("both a decision and --export", mend="decide first, then export")
         if accept and decline:
             raise StoreError("both --accept and --decline", mend="decide one at a time")
         chosen = list(dict.fromkeys(ids))

@@ -101,10 +101,9 @@ def start(config: RunConfig, *, home: Path) -> str:
     store.close()
     place = config.serve
     base = resolve(str(champion.card.get("base", config.model.path)))
-    made_on = champion.card.get("base_hash")
-    if made_on not in (None, fingerprint(base, champion.quantize)):
+    if champion.card.get("base_hash") != fingerprint(base, champion.quantize):
         raise RegistryError(
-            "its base model has changed since it was trained",
+            "its base model has changed since it was trained, or its card does not say which it was",
             where=champion.ref,
             mend=f"restore {base}, or align anew and promote that",
         )

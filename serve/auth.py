@@ -21,6 +21,7 @@ from valuealign.store import Key, Scope, Store
 
 KNOWN_FOR = 1.0  # seconds that a looked-up key is believed: a revocation takes effect after at most so long
 REMEMBERED = 4096  # keys, known and unknown ones
+WHO = 113  # characters of a key's name where its id (12) must fit behind it: the columns hold 128
 GIVE_A_KEY = "give an API key: Authorization: Bearer va-..."
 FIRST_KEY = "no key exists yet: make one with `python jobs/keys.py create --name me --scope admin`"
 
@@ -44,7 +45,7 @@ class Caller:
     @property
     def who(self) -> str:
         """As the audit and the history name it."""
-        return f"{self.key.name} ({self.key.id})"[:128] if self.key else "api"
+        return f"{self.key.name[:WHO]} ({self.key.id})" if self.key else "api"
 
     def may(self, scope: Scope) -> bool:
         """Whether it may do what ``scope`` is for."""

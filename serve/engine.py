@@ -210,6 +210,9 @@ class Batcher:
             if version.id in self._claims:
                 return
             if self.base_hash:
+                if not version.card.get("base_hash"):
+                    what, mend = "its card does not say which base it was trained on", "align anew and promote that"
+                    raise RegistryError(what, where=version.ref, mend=mend)
                 try:
                     check_base(version, self.base_hash, "start the service anew with a champion over that base")
                 except ModelError as error:

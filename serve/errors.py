@@ -17,6 +17,7 @@ from serve import schemas as wire
 from valuealign.errors import (
     AliasMoved,
     Busy,
+    Gone,
     KeyReused,
     ModelError,
     Refused,
@@ -36,6 +37,7 @@ _OURS: tuple[tuple[type[ValuealignError], int, str, str | None], ...] = (
     (UnknownResponse, 404, "response_not_found", "response_id"),
     (UnknownFeedback, 404, "feedback_not_found", "feedback_id"),
     (KeyReused, 422, "idempotency_key_reused", "Idempotency-Key"),
+    (Gone, 410, "erased", None),
     (AliasMoved, 409, "alias_moved", "expected"),
     (Refused, 400, "invalid_parameter", None),
     (ModelError, 400, "invalid_parameter", "messages"),

@@ -123,6 +123,8 @@ def _who_posts(
     known_query(http)
     if request.token is not None:
         service.tokens.check(request.token, request.response_id)
+        if request.rater is not None:
+            raise _bad("rater", "a token counts for whoever was answered; leave rater out, or post with an API key")
         return f"token:{request.response_id}", OF_A_TOKEN
     asking = caller(http)
     if asking is None:

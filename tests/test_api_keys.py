@@ -153,6 +153,35 @@ def test_a_token_judges_its_answer_once_without_a_key(served: Visitor):
     assert kept.feedback.verdict == "desirable"
 
 
+def test_a_token_names_no_rater(served: Visitor):
+    """Else whoever was answered could be as many raters as there are answers."""
+    answer = served.chat(user="p-1").json()
+    body = {"response_id": answer["id"], "verdict": "desirable", "token": answer["feedback_token"]}
+    refused(anonymous(served, **body, rater={"id": "p-2"}), 400, "invalid_parameter", "rater")
+    assert served.store.list_feedback() == [] and anonymous(served, **body).status_code == 201
+
+
+def test_what_was_erased_is_not_posted_again(served: Visitor):
+    mine, theirs = served.chat(user="p-1").json(), served.chat(user="p-2").json()
+    token = {"response_id": mine["id"], "verdict": "desirable", "token": mine["feedback_token"]}
+    said = {"verdict": "desirable", "rater": {"id": "p-1"}}
+    assert anonymous(served, **token).status_code == served.judge(theirs["id"], "k1", **said).status_code == 201
+    erased = served.post("/v1/erasure-requests", {"person": "p-1"}, **{"Idempotency-Key": "e1"})
+    assert erased.json()["rows"]["feedback"] == 2
+    for again in (anonymous(served, **token), served.judge(theirs["id"], "k1", **said)):
+        assert "erased" in refused(again, 410, "erased")
+    assert served.store.list_feedback() == []
+
+
+def test_who_decided_is_known_by_the_keys_id_however_long_its_name(served: Visitor):
+    made, text = served.store.keys.create("n" * 128, ("review",), who="test")
+    posted = served.judge(served.chat().json()["id"], verdict="desirable").json()["id"]
+    place, mine = f"/v1/feedback/{posted}/review", {"Authorization": f"Bearer {text}"}
+    assert served.post(place, {"decision": "accepted"}, **mine).status_code == 200
+    reviewer = served.store.feedback(posted).reviewer
+    assert reviewer is not None and reviewer.endswith(f"n ({made.id})") and len(reviewer) == 128
+
+
 def test_every_kind_of_answer_brings_a_token(served: Visitor):
     streamed = served.chat(stream=True)
     assert streamed.text.count('"feedback_token"') == 1

@@ -14,8 +14,8 @@ from storing import DATABASES, accepted, counts, respond
 from storing import address as address
 from storing import store as store
 
-from valuealign import backup
-from valuealign.errors import RegistryError, StoreError
+from valuealign import backup, loop
+from valuealign.errors import Gone, RegistryError, StoreError
 from valuealign.registry import Registry
 from valuealign.store import Store, dump
 
@@ -132,19 +132,22 @@ def test_a_backup_under_load_is_of_one_moment(store: Store, tmp_path: Path) -> N
 def test_what_was_erased_since_stays_erased(registry: Registry, tmp_path: Path) -> None:
     store = registry.store
     backup.create(registry, tmp_path / "backup")
-    receipt = store.erase("p-1", who="ops")
+    about = store.page_feedback(person="p-1").items[0].response.id
+    receipt = loop.erase("p-1", store=store, registry=registry, who="ops")
     assert receipt.rows["feedback"] == 1
     done = backup.restore(registry, tmp_path / "backup", force=True, who="ops")
     assert done.erased_again == 1 and "p-1" not in json.dumps(rows(store))
-    assert receipt in store.erasures() and store.erased("p-1")
+    assert receipt.id in [erased.id for erased in store.erasures()] and store.erased("p-1")
     assert len(store.list_feedback()) == 2, "p-2 is still there"
+    with pytest.raises(Gone):  # who tries again after the restore
+        store.add_feedback(about, verdict="shares", shares={"ja": 0.1 + 0.2}, n=2.5, person="p-1", key="k-1")
 
 
 def test_receipts_beside_the_database_erase_again_where_it_was_lost(
     registry: Registry, tmp_path: Path, other: Registry
 ) -> None:
     backup.create(registry, tmp_path / "backup")
-    registry.store.erase("p-1", who="ops")
+    loop.erase("p-1", store=registry.store, registry=registry, who="ops")
     receipts = tmp_path / "other" / "erasures"
     receipts.mkdir(parents=True)
     for path in (tmp_path / "erasures").iterdir():
@@ -159,7 +162,7 @@ def test_a_database_that_is_not_empty_is_kept(registry: Registry, other: Registr
     before = rows(other.store)
     with pytest.raises(StoreError, match="not empty") as caught:
         backup.restore(other, tmp_path / "backup", who="ops")
-    assert "--force" in caught.value.mend and rows(other.store) == before
+    assert "--force" in caught.value.mend and rows(other.store) == before and not other.root.exists()
     _, shown = other.store.keys.create("theirs", ["query"], who="ops")
     backup.restore(other, tmp_path / "backup", force=True, who="ops")
     assert other.store.list_feedback(name="theirs") == [] and other.store.keys.find(shown) is None
@@ -200,6 +203,29 @@ def test_a_damaged_backup_touches_nothing(registry: Registry, other: Registry, t
     with pytest.raises(StoreError, match="ours"):
         backup.restore(other, folder, who="ops")
     assert counts(other.store, "feedback", "audit") == [0, 0] and not other.root.exists()
+
+
+def test_what_a_backup_does_not_name_is_not_brought_back(
+    registry: Registry, other: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "backup"
+    backup.create(registry, folder)
+    (folder / "registry" / "demo" / "v1" / "notes.txt").write_text("laid there later")
+    (folder / "registry" / "demo" / "v1" / "more").mkdir()
+    backup.restore(other, folder, who="ops")
+    files = [sorted(path.name for path in (one.root / "demo" / "v1").iterdir()) for one in (registry, other)]
+    assert files[0] == files[1]
+    # A file that is changed between the check and the copy.
+    summary = backup._read(folder)
+    monkeypatch.setattr(backup, "_read", lambda _: summary)
+    weights = folder / "registry" / "demo" / "v1" / "adapter_model.safetensors"
+    weights.chmod(0o644)
+    weights.write_bytes(b"changed")
+    elsewhere = Registry(tmp_path / "third" / "registry", Store.open(tmp_path / "third" / "x.db"))
+    with pytest.raises(StoreError, match="damaged"):
+        backup.restore(elsewhere, folder, who="ops")
+    assert elsewhere.versions("demo") == [] and counts(elsewhere.store, "feedback") == [0]
+    elsewhere.store.close()
 
 
 def test_what_is_no_place_for_a_backup_is_refused(registry: Registry, tmp_path: Path) -> None:

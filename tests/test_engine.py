@@ -306,8 +306,9 @@ def test_few_versions_are_kept_and_none_that_answers_is_detached(world: World, m
 def test_a_version_over_another_base_is_refused(world: World, make: Make) -> None:
     one = world.versions[0]
     other = Version("demo", 9, one.path, None, {"base_hash": "0" * 32})
-    broken = Version("demo", 8, one.path.parent, None, {})
-    for version, why in ((other, "another base"), (broken, "the adapter has no")):
+    broken = Version("demo", 8, one.path.parent, None, one.card)
+    unsaid = Version("demo", 7, one.path, None, {})
+    for version, why in ((other, "another base"), (broken, "the adapter has no"), (unsaid, "does not say which base")):
         with pytest.raises(RegistryError, match=why):
             asyncio.run(ask(make(), version, ASKED[0]))
 

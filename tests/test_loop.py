@@ -341,7 +341,8 @@ def test_a_trainer_that_fails_leaves_everything_as_it_was(world: World):
     with pytest.raises(RuntimeError):
         world.update(broken)
     assert [v.id for v in world.registry.versions("demo")] == ["v1", "v2"]
-    assert world.store.audit()[-1].detail["why"].endswith("out of memory")
+    why = world.store.audit()[-1].detail["why"]
+    assert why.endswith("RuntimeError"), "a message may quote texts, and the audit is for ever"
     assert world.update().promoted and world.status(ids) == {"used"}
 
 

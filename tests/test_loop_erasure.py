@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typed import typed
 
 from valuealign.config import load
 from valuealign.errors import StoreError
-from valuealign.loop import anchor, erase
+from valuealign.loop import anchor, erase, trace
 from valuealign.loop.canary import out
 from valuealign.loop.lineage import Anchor
 from valuealign.registry import Registry
@@ -67,6 +69,23 @@ def test_the_receipt_names_all_that_a_person_reached(taught: tuple[World, dict[s
     assert not world.store.page_feedback(person="ann").items
     once_more = erase("ann", store=world.store, registry=world.registry, who="officer", key="k1")
     assert once_more.id == receipt.id and once_more.replayed and once_more.trained == receipt.trained
+
+
+def test_a_receipt_keeps_what_it_said_after_folders_were_removed(taught: tuple[World, dict[str, list[str]]]):
+    world, _ = taught
+    receipt = erase("ann", store=world.store, registry=world.registry, who="officer", key="k1")
+    file = world.registry.root.parent / "erasures" / f"{receipt.id}.models.json"
+    written = file.read_bytes()
+    for version in ("v3", "v4"):
+        shutil.rmtree(world.registry.root / "demo" / version)
+    again = erase("ann", store=world.store, registry=world.registry, who="officer", key="k1")
+    assert again == replace(receipt, replayed=True) and file.read_bytes() == written
+    (erased,) = world.store.erasures()
+    now = trace(erased, world.registry)
+    assert (now.trained, now.descendants, now.served) == (receipt.trained, receipt.descendants, receipt.served)
+    file.write_text("{}")
+    with pytest.raises(StoreError, match="cannot be read"):
+        trace(erased, world.registry)
 
 
 def test_who_reached_nothing_gets_a_receipt_that_says_so(taught: tuple[World, dict[str, list[str]]]):
@@ -123,6 +142,7 @@ def test_an_erasure_during_an_update_lets_it_promote_nothing(world: World):
     with pytest.raises(StoreError, match="lease"):
         world.update(slow)
     assert world.registry.get("demo@champion").id == "v2"
+    assert [version.id for version in world.registry.versions("demo")] == ["v1", "v2"], "nothing holds what it learned"
 
 
 def test_erasing_by_command(home):
@@ -181,8 +201,9 @@ def test_an_erasure_during_a_rebuild_lets_it_promote_nothing(taught: tuple[World
         erase("cy", store=world.store, registry=world.registry, who="officer")
         return world.trainer()(**asked)
 
-    done = world.rebuild(slow)
-    assert not done.promoted and "run it again" in done.reason and world.registry.get("demo@champion").id == "v5"
+    with pytest.raises(StoreError, match="run it again"):
+        world.rebuild(slow)
+    assert world.registry.get("demo@champion").id == "v5" and world.registry.versions("demo")[-1].id == "v6"
     assert world.rebuild().promoted and [c.prompt[0].content for c in world.calls[-1]["cells"]] == ["work"]
 
 

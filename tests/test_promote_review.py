@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from serving import lay
@@ -81,6 +82,21 @@ def test_review_lists_accepts_and_declines(home: Path, store: Store):
     ):
         refused = typed("review", *arguments)
         assert refused.returncode == 2 and words in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_review_writes_feedback_to_a_file(home: Path, store: Store):
+    for name, decision in (("demo", "accepted"), ("demo", None), ("town", None)):
+        asked = Response(new_id("chat"), "chat", name, "v1", (Message("user", "What matters?"),), "power")
+        posted = store.add_feedback(store.add_response(asked).id, verdict="undesirable", principal="k-1")
+        if decision:
+            store.review([posted.id], decision, who="reviewer")
+    path = home / "out" / "feedback.parquet"
+    assert "(dry run) 3 would" in typed("review", "--export", str(path), "--dry-run").stdout and not path.exists()
+    for filters, rows in (((), 3), (("--status", "accepted"), 1), (("--name", "demo"), 2)):
+        assert f"{rows} written to {path}" in typed("review", "--export", str(path), *filters).stdout
+        assert pq.read_table(path)["key_id"].to_pylist() == ["k-1"] * rows
+    refused = typed("review", "--accept", "all", "--export", str(path))
+    assert refused.returncode == 2 and "both a decision and --export" in refused.stderr
 
 
 def test_review_shows_who_said_it_and_what_screening_found(home: Path, store: Store):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -92,7 +94,7 @@ def test_a_folder_without_weights_or_with_a_bad_name_is_refused(registry: Regist
     assert registry.names() == []
 
 
-@pytest.mark.parametrize("harm", ["change", "add", "remove"])
+@pytest.mark.parametrize("harm", ["change", "rewrite", "swap", "add", "remove"])
 def test_a_changed_version_is_not_served(registry: Registry, adapter: Path, harm: str):
     (version,) = lay(registry, adapter)
     assert registry.get("demo@v1") == version
@@ -100,6 +102,14 @@ def test_a_changed_version_is_not_served(registry: Registry, adapter: Path, harm
     if harm == "change":
         weights.chmod(0o644)
         weights.write_bytes(b"WEIGHTS")
+    elif harm in ("rewrite", "swap"):  # of the same length, and with the time that it had
+        time.sleep(0.05)  # longer than a tick of the file system's clock
+        before, place = weights.stat(), weights if harm == "rewrite" else adapter / "other.safetensors"
+        if harm == "rewrite":
+            weights.chmod(0o644)
+        place.write_bytes(b"WEIGHTS")
+        place.replace(weights)
+        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
     elif harm == "add":
         (version.path / "extra.json").write_text("{}")
     else:

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from storing import accepted, counts, respond
 from storing import address as address
@@ -18,6 +19,7 @@ from storing import store as store
 
 from valuealign.errors import AliasMoved, KeyReused, StoreError, UnknownFeedback, UnknownResponse
 from valuealign.store import Response, Store, new_id
+from valuealign.store.connection import connect
 from valuealign.types import Message
 
 
@@ -31,6 +33,24 @@ def test_sqlite_is_opened_to_keep_what_it_promised(tmp_path: Path):
         busy = connection.execute(text("PRAGMA busy_timeout")).scalar_one()
     assert found == ["wal", 2, 1]
     assert busy == 30_000
+    store.close()
+
+
+def test_postgresql_is_opened_to_keep_what_it_promised(postgres_url: str, tmp_path: Path):
+    engine = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {engine.url.database} SET synchronous_commit = off"))
+    engine.dispose()
+    store = Store.open(postgres_url, receipts=tmp_path)
+    with store._write() as connection:
+        assert connection.execute(text("SHOW synchronous_commit")).scalar_one() == "on"
+        connection.rollback()
+    with store._read() as connection:
+        assert connection.execute(text("SHOW synchronous_commit")).scalar_one() == "on"
+    assert store._engine.url.query["connect_timeout"] == "10"
+    assert (
+        connect(make_url(postgres_url).update_query_dict({"connect_timeout": "3"})).url.query["connect_timeout"] == "3"
+    )
     store.close()
 
 

@@ -6,17 +6,27 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from storing import accepted, counts, respond
 from storing import address as address
 from storing import store as store
 
-from valuealign.errors import KeyReused, Refused, StoreError, UnknownFeedback, UnknownResponse
-from valuealign.store import Store, _feedback, dump, erasure
+from valuealign.errors import Gone, KeyReused, Refused, StoreError, UnknownFeedback, UnknownResponse
+from valuealign.store import Response, Store, _feedback, database, dump, erasure, new_id, now, tables
+from valuealign.types import Message
 
-WORDS = ("who-was-here", "my question", "my correction", "my comment", "my street", "a neighbour's view")
+WORDS = (
+    "who-was-here",
+    "my question",
+    "my correction",
+    "my comment",
+    "my street",
+    "a neighbour's view",
+    "what I quote",
+)
 
 
 def everything(store: Store) -> str:
@@ -31,7 +41,7 @@ def history(store: Store) -> dict[str, str]:
     mine = respond(store, asked="my question", person="who-was-here")
     theirs = respond(store, person="somebody-else")
     said = {"comment": "my comment", "person": "who-was-here", "traits": {"street": "my street"}}
-    return {
+    ids = {
         "mine": mine,
         "theirs": theirs,
         "mine on mine": store.add_feedback(mine, verdict="desirable", key="a", **said).id,
@@ -39,6 +49,8 @@ def history(store: Store) -> dict[str, str]:
         "theirs on mine": store.add_feedback(mine, verdict="correction", correction="a neighbour's view", key="b").id,
         "theirs on theirs": store.add_feedback(theirs, verdict="undesirable", person="somebody-else", key="c").id,
     }
+    store.review([ids["mine on theirs"]], "declined", who="reviewer", reason="what I quote")
+    return ids
 
 
 def test_nothing_of_the_person_is_left_and_nothing_of_others_goes(store: Store, tmp_path: Path) -> None:
@@ -73,6 +85,60 @@ def test_sqlite_keeps_no_trace_of_it_in_its_files(tmp_path: Path) -> None:
     store.erase("who-was-here", who="ops")
     assert on_disk() == []
     store.close()
+
+
+def test_what_a_reader_keeps_in_sqlites_log_goes_when_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(database, "LOG_SECONDS", 0.05)
+    path = tmp_path / "db" / "x.db"
+    store = Store.open(path)
+
+    def on_disk() -> list[str]:
+        held = b"".join(path.read_bytes() for path in (tmp_path / "db").iterdir() if path.is_file())
+        return [word for word in WORDS if word.encode() in held]
+
+    history(store)
+    with store._engine.connect() as reader:
+        reader.execute(text("SELECT count(*) FROM feedback"))
+        receipt = store.erase("who-was-here", who="ops")
+        assert on_disk() == list(WORDS) and receipt.id in caplog.text
+    Store.open(path).close()
+    assert on_disk() == []
+    store.close()
+
+
+def test_a_post_sent_again_after_the_erasure_brings_nothing_back(store: Store) -> None:
+    theirs = respond(store, person="somebody-else")
+    said = {"verdict": "desirable", "person": "who-was-here", "principal": "k-1"}
+    store.add_feedback(theirs, **said, key="once")
+    store.erase("who-was-here", who="ops")
+    for again in (said, {**said, "verdict": "undesirable"}):
+        with pytest.raises(Gone, match="erased"):
+            store.add_feedback(theirs, **again, key="once")
+    assert counts(store, "feedback") == [0]
+    assert not store.add_feedback(theirs, **said, key="another").replayed, "who comes back is a new person"
+
+
+def test_an_erasure_takes_what_another_machines_clock_has_from_later(store: Store) -> None:
+    later = "2999-01-01T00:00:00.000+00:00"
+    mine = Response(new_id("chat"), "chat", "demo", "v1", (Message("user", "?"),), "yes", created=later, person="p-1")
+    store.add_response(mine)
+    said = store.add_feedback(respond(store), verdict="desirable", person="p-1").id
+    with store._write() as connection:
+        connection.execute(text(f"UPDATE feedback SET created = '{later}' WHERE id = '{said}'"))
+    assert store.erase("p-1", who="ops").rows == {"feedback": 1, "idempotency": 0, "responses": 1}
+
+
+def test_an_erasure_waits_for_what_is_being_written(store: Store) -> None:
+    row = {"id": "chat-1", "kind": "chat", "name": "demo", "version": "v1", "messages": [], "answer": "", "detail": {}}
+    with ThreadPoolExecutor(1) as pool:
+        with store._write() as connection:
+            connection.execute(tables.responses.insert(), {**row, "created": now(), "person": "p-1"})
+            erased = pool.submit(store.erase, "p-1", who="ops")
+            time.sleep(0.5)  # by now it would be through, if it did not wait
+        assert erased.result().rows["responses"] == 1
+    assert counts(store, "responses") == [0]
 
 
 def test_a_manifest_keeps_the_ids_and_the_receipt_names_it(store: Store) -> None:
@@ -141,6 +207,13 @@ def test_posts_and_an_erasure_at_once_leave_no_feedback_without_its_response(sto
 
 def test_what_fits_no_single_statement_goes_all_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_feedback, "CHUNK", 2)
+    carried: list[int] = []
+
+    def look(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT") and " IN (" in statement:
+            carried.append(len(parameters))
+
+    event.listen(store._engine, "before_cursor_execute", look)
     ids = accepted(store, 5, person="p-1")
     manifest = store.claim("demo", who="a", lease_s=60, only=ids)
     assert manifest is not None and list(manifest.ids) == sorted(ids)
@@ -148,6 +221,7 @@ def test_what_fits_no_single_statement_goes_all_the_same(store: Store, monkeypat
         store.add_feedback(response, verdict="undesirable", key=response)
     receipt = store.erase("p-1", who="ops")
     assert receipt.rows == {"feedback": 10, "idempotency": 5, "responses": 5} and receipt.manifests == (manifest.id,)
+    assert max(carried) == 2
 
 
 def test_who_comes_back_is_a_new_person(store: Store) -> None:

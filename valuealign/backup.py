@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ def _write(registry: Registry, folder: Path, progress: Callable[[str], None]) ->
     for name in registry.names():
         for version in registry.versions(name):
             registry.verify(version)
-            versions[version.ref] = _copy(version.path, folder / "registry" / name / version.id)
+            files = [path.name for path in version.path.iterdir()]
+            versions[version.ref] = _copy(version.path, folder / "registry" / name / version.id, files)
             progress(f"{version.ref}: {len(versions[version.ref])} files")
     summary = {
         "format": FORMAT,
@@ -96,15 +97,15 @@ def _write(registry: Registry, folder: Path, progress: Callable[[str], None]) ->
     return summary
 
 
-def _copy(source: Path, target: Path) -> dict[str, str]:
-    """Copy a version's files to disk; the SHA-256 of each as it was written."""
+def _copy(source: Path, target: Path, files: Iterable[str]) -> dict[str, str]:
+    """Copy a version's ``files`` to disk; the SHA-256 of each as it was written."""
     target.mkdir(parents=True)
     hashes = {}
-    for path in sorted(source.iterdir()):
-        shutil.copyfile(path, target / path.name)
-        (target / path.name).chmod(0o444)
-        _sync(target / path.name)
-        hashes[path.name] = dump.sha256(target / path.name)
+    for name in sorted(files):
+        shutil.copyfile(source / name, target / name)
+        (target / name).chmod(0o444)
+        _sync(target / name)
+        hashes[name] = dump.sha256(target / name)
     _sync(target)
     return hashes
 
@@ -130,6 +131,8 @@ def restore(
     """
     folder = Path(folder).absolute()
     summary = _read(folder)
+    if not force:
+        dump.check_empty(registry.store)  # before any version is brought back, and again with the rows
     placed = []
     for ref, files in summary["versions"].items():
         if _place(registry, folder, ref, files):
@@ -158,8 +161,8 @@ def _place(registry: Registry, folder: Path, ref: str, files: Mapping[str, str])
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".aside-", dir=target.parent))
         try:
-            copied = _copy(folder / "registry" / name / id, aside / id)
-            assert copied == dict(files), "checked before"
+            if _copy(folder / "registry" / name / id, aside / id, files) != dict(files):
+                raise _damaged(folder / "registry" / name / id)
             (aside / id).rename(target)
             _sync(target.parent)
         finally:
@@ -189,12 +192,13 @@ def _read(folder: Path) -> dict[str, Any]:
         raise StoreError("this is no back-up of ours", where=str(folder), mend="use another back-up")
     for path, hash in hashes.items():
         if not (folder / path).is_file() or dump.sha256(folder / path) != hash:
-            raise StoreError(
-                "the back-up is damaged: a file is not what was written",
-                where=str(folder / path),
-                mend="use another back-up",
-            )
+            raise _damaged(folder / path)
     return summary
+
+
+def _damaged(path: Path) -> StoreError:
+    what = "the back-up is damaged: a file is not what was written"
+    return StoreError(what, where=str(path), mend="use another back-up")
 
 
 def _backup(summary: Mapping[str, Any]) -> Backup:

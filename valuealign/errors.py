@@ -18,6 +18,7 @@ ValuealignError            everything below; jobs print it and exit with status 
 │   ├── UnknownResponse    feedback for a response that was never given
 │   ├── UnknownFeedback    feedback that was never posted
 │   ├── KeyReused          an idempotency key that came with another body before
+│   ├── Gone               what was posted before and erased since
 │   └── Refused            what cannot be kept as posted, or asked for as asked
 ├── GateError              an update that cannot be judged
 ├── Busy                   the service has no room for a request now
@@ -122,6 +123,10 @@ class UnknownFeedback(StoreError):
 
 class KeyReused(StoreError):
     """An idempotency key that came with another body before."""
+
+
+class Gone(StoreError):
+    """What was posted before and erased since; posting it again is refused."""
 
 
 class Refused(StoreError):

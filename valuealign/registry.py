@@ -28,6 +28,7 @@ README = "README.md"
 SUFFIXES = (".safetensors", ".json", ".md")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _NUMBER = re.compile(r"v([1-9][0-9]{0,8})")
+Signature = tuple[tuple[str, int, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Registry:
     def __init__(self, root: Path, store: Store) -> None:
         self.root = Path(root).absolute()
         self.store = store
-        self._verified: dict[Path, tuple[tuple[str, int, int], ...]] = {}
+        self._verified: dict[Path, Signature] = {}
         self._known: dict[Path, Version] = {}  # as they were when they were verified
 
     def register(
@@ -203,7 +204,7 @@ class Registry:
         """Check every file against the card. Raises RegistryError naming the file that differs."""
         signature = _signature(version.path)
         files: Mapping[str, str] = version.card.get("files", {})
-        present = {name for name, _, _ in signature} - {CARD, README}
+        present = {name for name, *_ in signature} - {CARD, README}
         for name in sorted(present ^ set(files)):
             what = "is missing" if name in files else "was added after registration"
             raise RegistryError(
@@ -417,7 +418,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of change of each file: cheap to look at before each request."""
+def _signature(path: Path) -> Signature:
+    """What changes with a file, cheap to look at before each request: its size, its times and its inode. Whoever
+    changes a file can set ``mtime``, but not ``ctime``."""
     stats = ((entry.name, entry.stat(follow_symlinks=False)) for entry in os.scandir(path))
-    return tuple(sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+    return tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats))

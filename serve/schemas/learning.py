@@ -45,7 +45,7 @@ class FeedbackRequest(Wire):
     n: float | None = Field(None, gt=0, le=1e9, description="how many people the shares were counted over")
     comment: Text | None = Field(None, description="for reviewers; it trains nothing")
     metadata: Metadata | None = None
-    rater: Rater | None = None
+    rater: Rater | None = Field(None, description="who judges; not with a token, which counts for whoever was answered")
     campaign: Label | None = Field(
         None, description="what the feedback was gathered by; its share of an update is capped"
     )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from valuealign.disk import writing
+from valuealign.errors import StoreError
 from valuealign.loop.lineage import ancestors, own_feedback
 from valuealign.registry import Registry, Version
 from valuealign.store import Erased, Store
+from valuealign.store.erasure import TRACED
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,14 @@ def erase(
 ) -> Receipt:
     """Remove all of ``person`` and say which versions had learned from it; a repeated ``key`` says it again.
 
-    The receipt is kept beside the registry, as ``erasures/<id>.models.json``. Raises as ``Store.erase``, and
-    DiskError.
+    The receipt is kept beside the registry, as ``erasures/<id>.models.json``, which is never written anew. Raises as
+    ``Store.erase``, and DiskError.
     """
     erased = store.erase(person, who=who, key=key, principal=principal)
+    if (kept := _kept(erased.id, registry)) is not None:
+        return replace(kept, replayed=True)
     receipt = trace(erased, registry)
-    _keep(receipt, registry.root.parent / "erasures" / f"{erased.id}.models.json")
+    _keep(receipt, _file(erased.id, registry))
     if not erased.replayed:
         found = {"trained": list(receipt.trained), "descendants": list(receipt.descendants)}
         store.note(who, "erasure.traced", erased.id, found | {"serving": list(receipt.serving)})
@@ -73,16 +77,18 @@ def erase(
 
 
 def trace(erased: Erased, registry: Registry) -> Receipt:
-    """Where the erased feedback had been, as the registry stands now."""
+    """Where the erased feedback had been, as the registry stands now; a version that the kept receipt names stays
+    named after its folder was removed. Raises StoreError for a receipt that cannot be read."""
+    kept = _kept(erased.id, registry)
     versions = [version for name in registry.names() for version in registry.versions(name)]
     gone, manifests = set(erased.feedback), set(erased.manifests)
-    trained = [one for one in versions if own_feedback(one) & gone or _manifest(one) in manifests]
-    refs = {one.ref for one in trained}
-    after = [
-        one
-        for one in versions
-        if one.ref not in refs and any(ancestor.ref in refs for ancestor in ancestors(registry, one))
-    ]
+    found = [one.ref for one in versions if own_feedback(one) & gone or _manifest(one) in manifests]
+    trained = list(dict.fromkeys([*(kept.trained if kept else ()), *found]))
+    after = list(kept.descendants if kept else ())
+    reached = {*trained, *after}
+    for one in versions:
+        if one.ref not in reached and any(ancestor.ref in reached for ancestor in ancestors(registry, one)):
+            after.append(one.ref)
     served = _served([*trained, *after], registry)
     serving = tuple(sorted({f"{one.name}@{one.alias}" for one in served if one.end is None}))
     return Receipt(
@@ -91,8 +97,8 @@ def trace(erased: Erased, registry: Registry) -> Receipt:
         rows=dict(erased.rows),
         feedback=tuple(erased.feedback),
         manifests=tuple(erased.manifests),
-        trained=tuple(one.ref for one in trained),
-        descendants=tuple(one.ref for one in after),
+        trained=tuple(trained),
+        descendants=tuple(after),
         served=tuple(served),
         serving=serving,
         replayed=erased.replayed,
@@ -112,10 +118,9 @@ def _manifest(version: Version) -> str | None:
     return (version.card.get("manifest") or {}).get("id")
 
 
-def _served(versions: Sequence[Version], registry: Registry) -> list[Served]:
+def _served(refs: Sequence[str], registry: Registry) -> list[Served]:
     found = []
-    refs = {one.ref for one in versions}
-    for name in dict.fromkeys(one.name for one in versions):
+    for name in dict.fromkeys(ref.partition("@")[0] for ref in refs):
         for state in registry.store.aliases(name):
             moves = registry.history(name, state.alias)
             ends = [*(move.created for move in moves[1:]), None]
@@ -125,6 +130,22 @@ def _served(versions: Sequence[Version], registry: Registry) -> list[Served]:
                 if f"{name}@{move.to_version}" in refs
             ]
     return found
+
+
+def _file(id: str, registry: Registry) -> Path:
+    return registry.root.parent / "erasures" / f"{id}{TRACED}"
+
+
+def _kept(id: str, registry: Registry) -> Receipt | None:
+    path = _file(id, registry)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        lists = {name: tuple(found[name]) for name in ("feedback", "manifests", "trained", "descendants", "serving")}
+        return Receipt(**{**found, **lists, "served": tuple(Served(**one) for one in found["served"])})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StoreError("the receipt cannot be read", where=str(path), mend="restore it or move it away") from None
 
 
 def _keep(receipt: Receipt, path: Path) -> None:

@@ -60,9 +60,10 @@ def update(
 ) -> Outcome:
     """Learn from what may train of the feedback on ``config.name``, and promote what passes the gate.
 
-    ``margins`` are the population's, for raters who gave their traits. The candidate is registered in any case.
-    Raises UnknownVersion if there is no champion, GateError if the candidate cannot be judged, and what the trainer
-    raises; then the feedback is free again, as it is after a rejection.
+    ``margins`` are the population's, for raters who gave their traits. The candidate is registered, whatever the gate
+    says. Raises UnknownVersion if there is no champion, GateError if the candidate cannot be judged, StoreError if the
+    feedback is no longer held (some of it was erased, say), and what the trainer raises; then there is no new version
+    and the feedback is free again, as it is after a rejection.
     """
     turn = _Turn(config, store, registry, trainer, exam, who, progress, margins)
     seen, champion = turn.champion()
@@ -79,7 +80,9 @@ def update(
     progress(f"{len(manifest.items)} accepted items held as {manifest.id}; learning from {champion.ref}")
     with _held(store, manifest, who, lease_s):
         facts = {"id": manifest.id, "sha256": manifest.sha256, "feedback": list(manifest.ids)}
-        outcome = turn.learn(manifest.items, champion, champion, facts)
+        outcome = turn.learn(
+            manifest.items, champion, champion, facts, recheck=lambda: store.renew(manifest, lease_s=lease_s)
+        )
         assert outcome.version is not None and outcome.gate is not None
         if not outcome.gate.passed:
             return _left(
@@ -108,7 +111,7 @@ def rebuild(
 
     It learns all used feedback that is still there and not in that ancestor: after an erasure, what else its
     descendants had learned; after a new alignment (a new survey wave), all corrections. Held against the champion by
-    the same gate, and promoted if it passes. Raises as ``update``.
+    the same gate, and promoted if it passes. Raises as ``update``: StoreError if somebody was erased meanwhile.
     """
     turn = _Turn(config, store, registry, trainer, exam, who, progress, margins)
     seen, champion = turn.champion()
@@ -133,13 +136,17 @@ def rebuild(
     ids = sorted(row.feedback.id for row in rows)
     digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
     facts = {"id": f"rebuilt-{digest[:16]}", "sha256": digest, "feedback": ids, "in place of": champion.id}
-    outcome = turn.learn(rows, start, champion, facts)
+
+    def recheck() -> None:
+        if _erased(store) & set(ids):  # no manifest holds these rows, so that nothing else would tell
+            raise StoreError("somebody was erased during the rebuild", where=config.name, mend="run it again")
+
+    outcome = turn.learn(rows, start, champion, facts, recheck=recheck)
     assert outcome.version is not None and outcome.gate is not None
     if not outcome.gate.passed:
         mend = f"{champion.ref} still serves; jobs/promote.py {config.name} {start.id} serves the version before"
         return replace(outcome, reason=f"the gate refused {outcome.version.ref}: {outcome.gate.failed}. {mend}")
-    if _erased(store) & set(ids):  # no manifest holds these rows, so that nothing else would tell
-        return replace(outcome, reason="somebody was erased during the rebuild: run it again")
+    recheck()
     if not turn.promote(seen, champion, outcome, f"learned anew from {start.id} without what was erased"):
         return replace(outcome, reason=f"somebody moved {config.name}@{CHAMPION} during the rebuild")
     return replace(outcome, promoted=True, reason=f"{outcome.version.ref} passed the gate and serves")
@@ -180,8 +187,16 @@ class _Turn:
         for rule, count in screened.counts.items():
             self.progress(f"{count} items {RULES.get(rule, rule)} ({rule})")
 
-    def learn(self, rows: Sequence[Judged], start: Version, champion: Version, facts: Mapping[str, Any]) -> Outcome:
-        """Train from ``start``, hold against ``champion``, register; nothing is promoted."""
+    def learn(
+        self,
+        rows: Sequence[Judged],
+        start: Version,
+        champion: Version,
+        facts: Mapping[str, Any],
+        recheck: Callable[[], None],
+    ) -> Outcome:
+        """Train from ``start``, hold against ``champion``, register; nothing is promoted. ``recheck`` raises if the
+        ``rows`` may no longer be learned from: then no version is made."""
         stage1 = self.registry.get(f"{self.config.name}@{STAGE1}")
         known = fed(self.registry, start)
         used = [one for one in self.store.list_feedback("used", name=self.config.name) if one.feedback.id in known]
@@ -195,6 +210,7 @@ class _Turn:
         for check in verdict.checks:
             self.progress(f"  {check}")
         card = _card(self.config, start, facts, candidate, verdict, taught, weights)
+        recheck()
         version = self.registry.register(candidate.folder, name=self.config.name, card=card, parent=start, who=self.who)
         event = "gate.passed" if verdict.passed else "gate.failed"
         self.store.note(self.who, event, version.ref, {"checks": verdict.figures()})
@@ -250,7 +266,8 @@ def _held(store: Store, manifest: Manifest, who: str, lease_s: float) -> Iterato
     try:
         yield
     except BaseException as error:
-        store.release(manifest, who=who, why=f"the update failed: {type(error).__name__}: {error}")
+        # Not the message: it may quote texts, and no erasure reaches the audit.
+        store.release(manifest, who=who, why=f"the update failed: {type(error).__name__}")
         raise
     finally:
         stop.set()

@@ -14,12 +14,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select, tuple_
 
-from valuealign.errors import KeyReused, Refused
+from valuealign.errors import Gone, KeyReused, Refused
 from valuealign.store import _steps as steps
 from valuealign.store import tables as t
 from valuealign.store.records import Page, Posted, Receipt, Status, Verdict
 
 CHUNK = 5_000  # ids in one statement: both databases bound how many a statement may carry
+ERASED = {"erased": True}  # in place of what a post was answered whose feedback was erased
 _LONGEST = {"person": 255, "campaign": 255, "key": 255, "principal": 64}
 _PLACE = re.compile(r"([0-9T:.+-]{20,32}) (fb-[0-9a-f]{1,60})")
 
@@ -79,11 +80,14 @@ def fingerprint(response_id: str, said: Mapping[str, Any]) -> str:
 
 
 def saved(connection: Connection, principal: str, key: str, body: str) -> Mapping[str, Any] | None:
-    """The answer that a post with this key got before. Raises KeyReused if it had another body."""
+    """The answer that a post with this key got before. Raises KeyReused if it had another body, Gone if what it
+    brought was erased since."""
     mine = t.idempotency.c.principal == principal, t.idempotency.c.key == key
     row = connection.execute(select(t.idempotency).where(*mine)).one_or_none()
     if row is None:
         return None
+    if row.answer == ERASED:
+        raise Gone("what was posted with this was erased since", where=key, mend="do not post it again")
     if row.body_sha256 != body:
         raise KeyReused(
             "this Idempotency-Key came with another body before", where=key, mend="use a new key for a new post"
@@ -116,7 +120,7 @@ def insert(
     principal: str,
     key: str | None,
 ) -> Receipt:
-    """Feedback, idempotency key and audit. Raises UnknownResponse, KeyReused."""
+    """Feedback, idempotency key and audit. Raises UnknownResponse, KeyReused, Gone."""
     body = fingerprint(response_id, said)
     if key is not None and (answer := saved(connection, principal, key, body)):
         return Receipt(**answer, replayed=True)

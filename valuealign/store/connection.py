@@ -19,6 +19,7 @@ from valuealign.store.schema import prepare
 
 T = TypeVar("T")
 BUSY_SECONDS = 30.0
+CONNECT_SECONDS = "10"  # unless the address says another connect_timeout
 LOG_SECONDS = 2.0
 RECEIPTS = "erasures"  # the folder beside an SQLite file that keeps what was erased
 
@@ -38,6 +39,7 @@ class Database:
         self._writer = self._engine.execution_options(writes=True)
         try:
             prepare(self._engine, str(self._where))
+            self._forget(0)  # what a reader kept in the log at an earlier erasure
         except SQLAlchemyError as error:
             self.close()
             raise self._broken(error) from None
@@ -118,12 +120,17 @@ class Database:
         except SQLAlchemyError as error:
             raise self._broken(error) from error
 
-    def _forget(self) -> None:
-        """Let nothing that was deleted stand in SQLite's log either; a reader in the way is waited for a little."""
+    def _forget(self, wait_s: float) -> bool:
+        """Let nothing that was deleted stand in SQLite's log either; False if a reader was in the way for longer
+        than ``wait_s`` seconds."""
         if self._engine.dialect.name != "sqlite":
-            return  # PostgreSQL's autovacuum does it in its own time
-        with closing(sqlite3.connect(str(self._url.database), timeout=LOG_SECONDS)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return True  # PostgreSQL's autovacuum does it in its own time
+        try:
+            with closing(sqlite3.connect(str(self._url.database), timeout=wait_s)) as connection:
+                busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            return False
+        return not busy
 
     def _broken(self, error: SQLAlchemyError) -> StoreError:
         said = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
@@ -151,13 +158,26 @@ def _url(address: str) -> URL:
 
 
 def connect(url: URL) -> Engine:
-    """An engine for ``url``; a SQLite one commits to disk before it answers (WAL, synchronous FULL)."""
+    """An engine for ``url``; it commits to disk before it answers (SQLite: WAL, synchronous FULL; PostgreSQL:
+    synchronous_commit, while the server's own fsync is on)."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        bounded = url.set(query={"connect_timeout": CONNECT_SECONDS, **url.query})
+        engine = create_engine(bounded, pool_pre_ping=True)
+        event.listen(engine, "connect", _prepare_postgresql)
+        return engine
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_size=4, max_overflow=60)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    # A server, a database or a role may have it off. What is stronger than on (remote_apply) stays.
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+        )
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,7 +18,7 @@ from valuealign.store import _steps as steps
 from valuealign.store import erasure, export
 from valuealign.store import keys as api_keys
 from valuealign.store import tables as t
-from valuealign.store.connection import Database
+from valuealign.store.connection import LOG_SECONDS, Database
 from valuealign.store.records import (
     AliasState,
     Erased,
@@ -33,6 +34,8 @@ from valuealign.store.records import (
     Status,
     Verdict,
 )
+
+log = logging.getLogger(__name__)
 
 
 class Store(Database):
@@ -95,7 +98,8 @@ class Store(Database):
 
         Feedback, idempotency key and audit are one transaction. The same ``key`` of the same
         principal with the same body gives the first answer again. Raises UnknownResponse,
-        KeyReused (same key, other body), Refused (it contradicts itself, or cannot be kept).
+        KeyReused (same key, other body), Gone (it was kept and erased since), Refused (it contradicts itself,
+        or cannot be kept).
         """
         said = posts.columns(verdict, correction, shares, n, comment, metadata, person, traits, campaign)
         posts.check_texts({"principal": principal, "key": key})
@@ -151,8 +155,9 @@ class Store(Database):
     ) -> Page:
         """``limit`` items, oldest first, behind the cursor ``after`` that came with the page before.
 
-        What is added meanwhile comes last, so nothing is seen twice or left out. Raises Refused for
-        what is no cursor.
+        What is added meanwhile comes last, so nothing is seen twice; on SQLite nothing is left out either, while
+        on PostgreSQL a post that commits late may fall behind a walk that has passed its time. Raises Refused
+        for what is no cursor.
         """
         posts.check_texts({"name": name, "person": person})
         query = posts.chosen(steps.select_judged(), status, name, person=person)
@@ -210,9 +215,13 @@ class Store(Database):
                 )
                 if not changed.rowcount:
                     raise steps.not_reviewable(connection, feedback_id)
-                steps.note(connection, who, f"feedback.{decision}", feedback_id, {"reason": reason})
-            rows = connection.execute(select(t.feedback).where(t.feedback.c.id.in_(ids))).all()
-        found = {row.id: steps.to_feedback(row) for row in rows}
+                # Not the reason: no erasure would reach what it may quote.
+                steps.note(connection, who, f"feedback.{decision}", feedback_id, {})
+            found = {
+                row.id: steps.to_feedback(row)
+                for some in posts.chunks(ids)
+                for row in connection.execute(select(t.feedback).where(t.feedback.c.id.in_(some)))
+            }
         return [found[feedback_id] for feedback_id in ids]
 
     # Manifests: what one update learns from
@@ -382,13 +391,14 @@ class Store(Database):
         """Remove all that ``person`` asked, was answered and said, and what others said of those answers.
 
         One transaction; a receipt without the person's id stays. A running update that holds
-        any of it cannot promote. The same ``key`` of the same principal gives the first receipt
+        any of it loses its hold. The same ``key`` of the same principal gives the first receipt
         again. Raises KeyReused (same key, another person), StoreError (the receipt's file cannot
         be written).
         """
         work = partial(erasure.erase, person=person, who=who, principal=principal, key=key, receipts=self._receipts)
         receipt = self._once_more(work)
-        self._forget()
+        if not self._forget(LOG_SECONDS):
+            log.warning("%s: deleted; SQLite's log still holds rows until its readers are done", receipt.id)
         return receipt
 
     def erased(self, person: str) -> bool:

@@ -79,13 +79,8 @@ def load(database: Database, folder: Path, files: Mapping[str, Written], *, forc
     """
     receipts = erasure.read_receipts(database._receipts)
     with database._write() as connection:
-        held = [table.name for table in TABLES if _count(connection, table)]
-        if held and not force:
-            raise StoreError(
-                f"the database is not empty ({', '.join(held[:3])})",
-                where=str(database._where),
-                mend="restore into a new one, or give --force to put the back-up in its place",
-            )
+        if not force:
+            _refuse_rows(database, connection)
         known = [*erasure.tombstones(connection), *receipts]
         ended = dict(
             connection.execute(select(t.keys.c.id, t.keys.c.revoked).where(t.keys.c.revoked.is_not(None))).all()
@@ -100,6 +95,21 @@ def load(database: Database, folder: Path, files: Mapping[str, Written], *, forc
         _move_counters(connection)
         again = erasure.replay(connection, [*erasure.tombstones(connection), *known], who=who)
     return Loaded(rows, again)
+
+
+def check_empty(database: Database) -> None:
+    """Raise StoreError if a table has a row."""
+    with database._read() as connection:
+        _refuse_rows(database, connection)
+
+
+def _refuse_rows(database: Database, connection: Connection) -> None:
+    if held := [table.name for table in TABLES if _count(connection, table)]:
+        raise StoreError(
+            f"the database is not empty ({', '.join(held[:3])})",
+            where=str(database._where),
+            mend="restore into a new one, or give --force to put the back-up in its place",
+        )
 
 
 def _count(connection: Connection, table: Table) -> int:

@@ -1,11 +1,14 @@
 """Erasure: what a person asked, was answered and said goes; that it went stays known, and how much.
 
+An Idempotency-Key that feedback came with stays, without what it was answered: a client that tries again after
+the erasure must not post a second time.
+
 A tombstone keeps the SHA-256 of the person's id, without a secret of the database's: it has to be
 recognised by another database, where an older back-up is restored. Whoever holds the tombstone
 and can guess the id can therefore confirm the guess, which is why ids should be random.
 
-Times decide what belongs to whom: a person who was erased and comes back later is a new person,
-and only rows from before the erasure go when it is applied again after a restore.
+An erasure takes all rows that there are. When it is applied again after a restore, times decide what belongs to
+whom: who was erased and came back later is a new person, and only rows from before the erasure go.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, select
+from sqlalchemy import Connection, Row, Table, select, text
 
 from valuealign.errors import StoreError
 from valuealign.store import _feedback as posts
@@ -26,6 +29,7 @@ from valuealign.store import tables as t
 from valuealign.store.records import Erased
 
 Tombstone = Mapping[str, Any]  # a row of the table
+TRACED = ".models.json"  # behind a tombstone's id: the file beside its own that says which versions had learned of it
 
 
 def person_sha256(person: str) -> str:
@@ -38,12 +42,14 @@ def erase(
 ) -> Erased:
     """Remove the person's rows and keep the receipt, in this transaction. Raises KeyReused, StoreError."""
     posts.check_texts({"person": person, "key": key, "principal": principal})
+    if connection.dialect.name == "postgresql":  # on SQLite writers queue
+        connection.execute(text("LOCK TABLE responses, feedback IN SHARE ROW EXCLUSIVE MODE"))
     sha256 = person_sha256(person)
     if key is not None and (answer := posts.saved(connection, principal, key, sha256)):
         row = connection.execute(select(t.erasures).where(t.erasures.c.id == answer["id"])).one()
         return to_erased(row, replayed=True)
     created = steps.now()
-    rows, feedback, manifests = remove(connection, person, before=created, who=who)
+    rows, feedback, manifests = remove(connection, person, before=None, who=who)
     tombstone = {
         "id": steps.new_id("er"),
         "created": created,
@@ -66,25 +72,26 @@ def erase(
 
 
 def remove(
-    connection: Connection, person: str, *, before: str, who: str
+    connection: Connection, person: str, *, before: str | None, who: str
 ) -> tuple[dict[str, int], Sequence[str], Sequence[str]]:
-    """Delete the person's rows up to the time ``before``: how many of each table, which feedback, and
+    """Delete the person's rows, or those up to the time ``before``: how many of each table, which feedback, and
     the manifests that held it. A running update that holds any of it loses its hold."""
-    asked = t.responses.c.person == person, t.responses.c.created <= before
-    # Locked where there is such a lock (not on SQLite, where writers queue): nobody adds feedback meanwhile.
-    mine = connection.execute(select(t.responses.c.id).where(*asked).with_for_update()).scalars().all()
-    said = select(t.feedback.c.id).with_for_update()
-    own = said.where(t.feedback.c.person == person, t.feedback.c.created <= before)
-    found = set(connection.execute(own).scalars())
+
+    def of_person(table: Table) -> Sequence[str]:
+        until = [] if before is None else [table.c.created <= before]
+        return connection.execute(select(table.c.id).where(table.c.person == person, *until)).scalars().all()
+
+    mine, found = of_person(t.responses), set(of_person(t.feedback))
     for some in posts.chunks(mine):
-        found |= set(connection.execute(said.where(t.feedback.c.response_id.in_(some))).scalars())
+        on_mine = select(t.feedback.c.id).where(t.feedback.c.response_id.in_(some))
+        found |= set(connection.execute(on_mine).scalars())
     ids = sorted(found)
     manifests = _held(connection, ids)
     _break_holds(connection, manifests, who)
     rows = {
-        "feedback": _delete(connection, t.feedback, "id", ids),
-        "idempotency": _delete(connection, t.idempotency, "subject", ids),
-        "responses": _delete(connection, t.responses, "id", mine),
+        "feedback": _delete(connection, t.feedback, ids),
+        "idempotency": _empty(connection, ids),
+        "responses": _delete(connection, t.responses, mine),
     }
     return rows, ids, manifests
 
@@ -106,9 +113,15 @@ def _break_holds(connection: Connection, manifests: Sequence[str], who: str) -> 
             steps.note(connection, who, "manifest.released", manifest_id, {"why": "feedback in it was erased"})
 
 
-def _delete(connection: Connection, table: Table, column: str, values: Sequence[str]) -> int:
+def _delete(connection: Connection, table: Table, ids: Sequence[str]) -> int:
+    return sum(connection.execute(table.delete().where(table.c.id.in_(some))).rowcount for some in posts.chunks(ids))
+
+
+def _empty(connection: Connection, feedback: Sequence[str]) -> int:
+    """Take what posts were answered from their Idempotency-Keys."""
+    emptied = t.idempotency.update().values(answer=posts.ERASED, body_sha256="")
     return sum(
-        connection.execute(table.delete().where(table.c[column].in_(some))).rowcount for some in posts.chunks(values)
+        connection.execute(emptied.where(t.idempotency.c.subject.in_(some))).rowcount for some in posts.chunks(feedback)
     )
 
 
@@ -187,6 +200,8 @@ def read_receipts(folder: Path | None) -> list[Tombstone]:
     """The tombstones of a folder. Raises StoreError for a file that is none."""
     found: list[Tombstone] = []
     for path in sorted(folder.glob("er-*.json")) if folder is not None else ():
+        if path.name.endswith(TRACED):
+            continue
         try:
             one = json.loads(path.read_text(encoding="utf-8"))
             found.append({column.name: one[column.name] for column in t.erasures.c})

@@ -3,8 +3,8 @@
 Only SQLAlchemy Core is used, so that SQLite (one machine) and PostgreSQL (several) hold the same
 schema. Times are UTC in ISO 8601 with milliseconds: they sort as text. What has happened is
 never rewritten: ``audit``, ``alias_history``, ``manifest_items`` and ``erasures`` refuse updates and
-deletes. Erasure removes rows of ``responses``, ``feedback`` and ``idempotency`` alone: what a manifest
-held stays known by its ids, and no text of a person's stands in a table that keeps the past.
+deletes. Erasure removes rows of ``responses`` and ``feedback`` and empties those of ``idempotency``, no others:
+what a manifest held stays known by its ids, and no text of a person's stands in a table that keeps the past.
 """
 
 from __future__ import annotations
