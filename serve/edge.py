@@ -6,6 +6,7 @@ a line in the log and a count.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -24,6 +25,7 @@ log = logging.getLogger("valuealign.access")
 HUNG_UP = 499  # the status, in counts and log, of a request whose client left before the answer
 OPEN = frozenset({"/livez", "/readyz", "/openapi.json"})
 TAKES_TOKENS = ("POST", "/v1/feedback")  # without a key, it asks for a token itself
+PATIENCE = 30.0  # seconds that a body may take to come: who sends half of one holds a place that others need
 
 
 class Edge:
@@ -53,7 +55,9 @@ class Edge:
 
         try:
             await self._admit(scope, visit)
-            await self._app(scope, await self._whole(receive), note)
+            if scope["path"] not in self._open:  # what is open to strangers reads no body
+                receive = await self._whole(receive)
+            await self._app(scope, receive, note)
         except Exception as error:
             # Re-raised, the server would print its message, which may quote what was asked.
             refusal = answer(as_api_error(error))
@@ -71,19 +75,26 @@ class Edge:
         visit.caller = await self._gatekeeper.admit(headers[0].decode("latin-1") if headers else None)
 
     async def _whole(self, receive: Receive) -> Receive:
-        """The body, read to its end: it may turn out too long only there."""
-        events: list[Event] = []
-        size, more = 0, True
-        while more:
-            event = await receive()
-            events.append(event)
-            size += len(event.get("body", b""))
-            more = event["type"] == "http.request" and event.get("more_body", False)
-            if size > self._max_body:
-                raise ApiError(413, f"the request is longer than {self._max_body} bytes", code="request_too_large")
+        """The body, read to its end: it may turn out too long only there. Raises ApiError 408 or 413."""
+        body, more = bytearray(), True
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while more:
+                    event = await receive()
+                    body += event.get("body", b"")
+                    more = event["type"] == "http.request" and event.get("more_body", False)
+                    if len(body) > self._max_body:
+                        message = f"the request is longer than {self._max_body} bytes"
+                        raise ApiError(413, message, code="request_too_large")
+        except TimeoutError:
+            message, gone = f"the request was not here after {PATIENCE:g} seconds", {"Connection": "close"}
+            raise ApiError(408, message, code="request_timeout", headers=gone) from None
+        if event["type"] == "http.request":
+            event = {"type": "http.request", "body": bytes(body), "more_body": False}
+        events = [event]
 
         async def replay() -> Event:
-            return events.pop(0) if events else await receive()
+            return events.pop() if events else await receive()
 
         return replay
 
