@@ -1,7 +1,7 @@
 """The outermost layer: who may come in, how much they may bring, and what is noted of each request.
 
 It stands before routing, so that every answer, of routes that do not exist too, has an envelope, an id,
-a line in the log and a count.
+a line in the log and a count. Before it stands Cors, where pages of other addresses may ask.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import secrets
 import time
 from typing import Any
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response as HttpResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Event
 
@@ -42,7 +45,7 @@ class Edge:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         began, status = time.perf_counter(), 0
-        visit = Visit(f"req-{secrets.token_hex(12)}")
+        visit = Visit(_request_id())
         scope.setdefault("state", {})["visit"] = visit
         REQUEST_ID.set(visit.request_id)
 
@@ -113,6 +116,23 @@ class Edge:
             **visit.detail,
         }
         log.info("answered", extra={"facts": facts})
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, whose answers to a browser's preflight are like all others: an id, and refusals in the envelope."""
+
+    def preflight_response(self, request_headers: Headers) -> HttpResponse:
+        """Whether a page may ask so."""
+        found = super().preflight_response(request_headers)
+        if found.status_code >= 400:
+            kept = {name: value for name, value in found.headers.items() if not name.startswith("content-")}
+            found = answer(ApiError(400, bytes(found.body).decode(), code="invalid_request", headers=kept))
+        found.headers["x-request-id"] = _request_id()
+        return found
+
+
+def _request_id() -> str:
+    return f"req-{secrets.token_hex(12)}"
 
 
 def _headers(visit: Visit) -> list[tuple[bytes, bytes]]:
