@@ -50,13 +50,16 @@ def add_telling(app: FastAPI, service: Service, *, open_metrics: bool) -> None:
 
     @app.get("/readyz", response_model=wire.Health)
     def readyz() -> HttpResponse:
-        """Whether the database answers and the champion can be served."""
+        """Whether the database answers and the champion can be served, by a model that is there now."""
         try:
             store.ping()
-            return said(wire.Health(model=registry.get(f"{name}@champion").ref))
+            champion = registry.get(f"{name}@champion").ref
         except ValuealignError as error:
             log.warning("not ready: %s", error)
             raise ApiError(503, f"not ready: {error.what}", code="not_ready") from None
+        if not service.backend.ready:
+            raise ApiError(503, "not ready: no model is there to answer", code="not_ready")
+        return said(wire.Health(model=champion))
 
     service.meters.watch(lambda: _gauges(service))
     restriction = {} if open_metrics else needs("review")
