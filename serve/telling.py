@@ -61,7 +61,8 @@ def add_telling(app: FastAPI, service: Service, *, open_metrics: bool) -> None:
             raise ApiError(503, "not ready: no model is there to answer", code="not_ready")
         return said(wire.Health(model=champion))
 
-    service.meters.watch(lambda: _gauges(service))
+    service.meters.watch(lambda: _queue(service))
+    service.meters.watch_shared(lambda: _loop(service))
     restriction = {} if open_metrics else needs("review")
 
     @app.get("/metrics", response_class=PlainTextResponse, **restriction)
@@ -92,9 +93,12 @@ def _unix(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp())
 
 
-def _gauges(service: Service) -> Iterator[Gauge]:
-    """The queue and the state of the loop. What the database does not tell now is left out."""
+def _queue(service: Service) -> Iterator[Gauge]:
     yield Gauge("valuealign_waiting_requests", "Requests that no model has begun", {"": service.backend.waiting})
+
+
+def _loop(service: Service) -> Iterator[Gauge]:
+    """The state of the loop. What the database does not tell now is left out."""
     try:
         states = {state.alias: state for state in service.store.aliases(service.name)}
         counts = service.store.count_feedback(service.name)
