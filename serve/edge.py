@@ -58,7 +58,7 @@ class Edge:
 
         try:
             await self._admit(scope, visit)
-            if scope["path"] not in self._open:  # what is open to strangers reads no body
+            if scope["path"] not in self._open:  # those routes have none
                 receive = await self._whole(receive)
             await self._app(scope, receive, note)
         except Exception as error:

@@ -17,6 +17,7 @@ from starlette.responses import Response as HttpResponse
 from serve import schemas as wire
 from serve.auth import needs
 from serve.errors import ApiError
+from serve.links import links
 from serve.metrics import Gauge
 from serve.service import Service, said
 from valuealign import loop
@@ -30,7 +31,9 @@ def add_telling(app: FastAPI, service: Service, *, open_metrics: bool) -> None:
     """The routes."""
     store, registry, name = service.store, service.registry, service.name
 
-    @app.get("/v1/models", response_model=wire.ModelList, **needs("query"))
+    promote = {200: {"links": links(promote={"/name": name})}}
+
+    @app.get("/v1/models", response_model=wire.ModelList, responses=promote, **needs("query"))
     def models() -> HttpResponse:
         """Every version of the served family, newest first."""
         aliases = _aliases(service)
