@@ -31,9 +31,12 @@ def add_telling(app: FastAPI, service: Service, *, open_metrics: bool) -> None:
     """The routes."""
     store, registry, name = service.store, service.registry, service.name
 
-    promote = {200: {"links": links(promote={"/name": name})}}
-
-    @app.get("/v1/models", response_model=wire.ModelList, responses=promote, **needs("query"))
+    @app.get(
+        "/v1/models",
+        response_model=wire.ModelList,
+        responses={200: {"links": links(promote={"/name": name})}},
+        **needs("query"),
+    )
     def models() -> HttpResponse:
         """Every version of the served family, newest first."""
         aliases = _aliases(service)
