@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from serve.auth import Gatekeeper, Tokens, describe
 from serve.backend import Backend
 from serve.chat import add_chat
 from serve.distributions import add_distributions, closed_cell
-from serve.edge import Edge
+from serve.edge import Cors, Edge
 from serve.errors import DOCUMENTED, handle_errors
 from serve.governing import add_governing
 from serve.listening import InFlight, add_feedback
@@ -95,7 +94,7 @@ def create_app(
     )
     if origins:
         app.add_middleware(
-            CORSMiddleware,
+            Cors,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key"],

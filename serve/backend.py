@@ -38,6 +38,11 @@ class Backend(Protocol):
     for what there is no room for."""
 
     @property
+    def ready(self) -> bool:
+        """Whether a model is there to answer."""
+        ...
+
+    @property
     def waiting(self) -> int:
         """Requests that no model has begun yet."""
         ...

@@ -102,7 +102,7 @@ class _Group(NamedTuple):
 class Away:
     """The backend while the box is lent to training: it has no model."""
 
-    waiting = 0
+    ready, waiting = False, 0
 
     async def chat(
         self, version: Version, messages: Sequence[Message], sampling: Sampling, *, stream: bool = True
@@ -148,6 +148,11 @@ class Batcher:
         self._groups: list[_Group] = []  # of the thread alone
         self._thread = threading.Thread(target=self._run, name="forwards", daemon=True)
         self._thread.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether forwards run."""
+        return self._thread.is_alive()
 
     @property
     def waiting(self) -> int:
@@ -258,7 +263,7 @@ class Batcher:
 
     def check(self) -> None:
         """Write one token with the version asked for last. Raises RuntimeError if forwards no longer run."""
-        if not self._thread.is_alive():
+        if not self.ready:
             raise RuntimeError("the thread of the forwards has ended; the replica must start anew")
         with self._lock:
             last = next(reversed(self._claims), None)

@@ -10,7 +10,7 @@ from starlette.responses import Response as HttpResponse
 from serve import schemas as wire
 from serve.auth import Caller, caller, needs
 from serve.errors import ApiError
-from serve.links import REVIEW, ROLLBACK, links
+from serve.links import PROMOTE, REVIEW, ROLLBACK, links
 from serve.listening import LONGEST_PAGE, PAGE, FeedbackId, IdempotencyKey, InFlight, replayed, required, status_of
 from serve.service import Service, said
 from valuealign import loop
@@ -50,6 +50,7 @@ def _moving(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/models/{name}/promote",
+        operation_id=PROMOTE,
         response_model=wire.AliasEntry,
         responses={200: {"links": links(rollback=back)}},
         **needs("admin"),

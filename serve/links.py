@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-FEEDBACK, PROGRESS, REVIEW, ROLLBACK = "post_feedback", "get_feedback", "review_feedback", "roll_back"
+FEEDBACK, PROGRESS, REVIEW = "post_feedback", "get_feedback", "review_feedback"
+PROMOTE, ROLLBACK = "promote", "roll_back"
 _TO = {
     "judge": (FEEDBACK, {"verdict": "desirable"}),
     "progress": (PROGRESS, {}),
     "review": (REVIEW, {"decision": "accepted"}),
+    "promote": (PROMOTE, {}),
     "rollback": (ROLLBACK, {"why": "taken back"}),
 }
 

@@ -17,6 +17,7 @@ from starlette.responses import Response as HttpResponse
 from serve import schemas as wire
 from serve.auth import needs
 from serve.errors import ApiError
+from serve.links import links
 from serve.metrics import Gauge
 from serve.service import Service, said
 from valuealign import loop
@@ -30,7 +31,12 @@ def add_telling(app: FastAPI, service: Service, *, open_metrics: bool) -> None:
     """The routes."""
     store, registry, name = service.store, service.registry, service.name
 
-    @app.get("/v1/models", response_model=wire.ModelList, **needs("query"))
+    @app.get(
+        "/v1/models",
+        response_model=wire.ModelList,
+        responses={200: {"links": links(promote={"/name": name})}},
+        **needs("query"),
+    )
     def models() -> HttpResponse:
         """Every version of the served family, newest first."""
         aliases = _aliases(service)
@@ -50,15 +56,19 @@ def add_telling(app: FastAPI, service: Service, *, open_metrics: bool) -> None:
 
     @app.get("/readyz", response_model=wire.Health)
     def readyz() -> HttpResponse:
-        """Whether the database answers and the champion can be served."""
+        """Whether the database answers and the champion can be served, by a model that is there now."""
         try:
             store.ping()
-            return said(wire.Health(model=registry.get(f"{name}@champion").ref))
+            champion = registry.get(f"{name}@champion").ref
         except ValuealignError as error:
             log.warning("not ready: %s", error)
             raise ApiError(503, f"not ready: {error.what}", code="not_ready") from None
+        if not service.backend.ready:
+            raise ApiError(503, "not ready: no model is there to answer", code="not_ready")
+        return said(wire.Health(model=champion))
 
-    service.meters.watch(lambda: _gauges(service))
+    service.meters.watch(lambda: _queue(service))
+    service.meters.watch_shared(lambda: _loop(service))
     restriction = {} if open_metrics else needs("review")
 
     @app.get("/metrics", response_class=PlainTextResponse, **restriction)
@@ -89,9 +99,12 @@ def _unix(moment: str) -> int:
     return int(datetime.fromisoformat(moment).timestamp())
 
 
-def _gauges(service: Service) -> Iterator[Gauge]:
-    """The queue and the state of the loop. What the database does not tell now is left out."""
+def _queue(service: Service) -> Iterator[Gauge]:
     yield Gauge("valuealign_waiting_requests", "Requests that no model has begun", {"": service.backend.waiting})
+
+
+def _loop(service: Service) -> Iterator[Gauge]:
+    """The state of the loop. What the database does not tell now is left out."""
     try:
         states = {state.alias: state for state in service.store.aliases(service.name)}
         counts = service.store.count_feedback(service.name)

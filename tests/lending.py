@@ -94,10 +94,13 @@ def main(home: Path, key: str) -> None:
                 body = {"response_id": first, "verdict": "desirable"}
                 posted = client.post("/v1/feedback", json=body, headers={"Idempotency-Key": uuid.uuid4().hex})
                 found["feedback"] = posted.status_code
+                found["ready_away"] = client.get("/readyz").status_code
             time.sleep(1)
             clients.phase = "returning"
         clients.until(200)
         clients.phase = "back"
+        with clients.client() as client:
+            found["ready_back"] = client.get("/readyz").status_code
         time.sleep(1)
         clients.over.set()
         for thread in clients.threads:

@@ -32,7 +32,7 @@ class Echo:
     """Answers with the version's id and what was asked, a word at a time; scores option k with
     log-probability -1 - k. Some words make it fail."""
 
-    waiting = 0
+    ready, waiting = True, 0
 
     def __init__(self) -> None:
         self.chats: list[dict[str, object]] = []

@@ -158,6 +158,15 @@ def test_readiness_follows_the_champion_and_liveness_does_not(served: Visitor):
     assert str(weights.parent) not in refused(served.chat(), 503, "unavailable")
 
 
+def test_without_a_model_it_is_not_ready(served: Visitor):
+    served.backend.ready = False  # the box is lent, or forwards no longer run
+    answer = served.http.get("/readyz")
+    refused(answer, 503, "not_ready")
+    assert answer.headers["retry-after"] == "1" and served.http.get("/livez").status_code == 200
+    served.backend.ready = True
+    assert served.http.get("/readyz").status_code == 200
+
+
 # Refusals
 
 

@@ -214,6 +214,12 @@ def test_only_named_pages_may_read_answers_in_a_browser(tmp_path: Path):
     for origin, allowed in (("https://good.example", True), ("https://bad.example", False)):
         answer = served.http.options("/v1/feedback", headers={"Origin": origin, **ask})
         assert (answer.headers.get("access-control-allow-origin") == origin) is allowed
+        assert answer.headers["x-request-id"].startswith("req-")
+        if allowed:
+            assert answer.status_code == 200
+        else:
+            assert "origin" in refused(answer, 400, "invalid_request")
+            assert "Origin" in answer.headers["vary"], "no cache gives it to another page"
     served.store.close()
 
 

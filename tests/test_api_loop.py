@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from serving import Visitor, key, refused
+from storing import address as address  # a database of either kind
 
 from valuealign.errors import StoreError
 
@@ -21,6 +23,29 @@ def served(tmp_path: Path) -> Iterator[Visitor]:
     made = Visitor(tmp_path)
     yield made
     made.store.close()
+
+
+@pytest.fixture
+def two(address: Path | str, tmp_path: Path) -> Iterator[tuple[Visitor, Visitor]]:
+    """Two services over one database of either kind, as two replicas are; one key opens both."""
+    made = Visitor(tmp_path, database=str(address)), Visitor(tmp_path, database=str(address))
+    made[1].http.headers["authorization"] = made[0].http.headers["authorization"]
+    with made[0].http, made[1].http:  # one event loop each, as in a server
+        yield made
+    for one in made:
+        one.store.close()
+
+
+def at_once(n: int, call: Callable[[int], httpx.Response]) -> list[httpx.Response]:
+    """What n callers are answered who all begin together, each with its number."""
+    start = threading.Barrier(n)
+
+    def one(number: int) -> httpx.Response:
+        start.wait(60)
+        return call(number)
+
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(one, range(n)))
 
 
 def asked(served: Visitor, **more: Any) -> Any:
@@ -106,13 +131,14 @@ def test_a_post_whose_first_is_still_being_answered_waits(served: Visitor, monke
     assert served.judge(response, "k1", verdict="desirable").json() == first.result().json()
 
 
-def test_a_hundred_posts_of_one_key_make_one_row(served: Visitor):
-    response = served.chat().json()["id"]
-    with served.http, ThreadPoolExecutor(16) as pool:
-        said = list(pool.map(lambda _: served.judge(response, "k1", verdict="desirable"), range(100)))
+def test_a_hundred_posts_of_one_key_make_one_row(two: tuple[Visitor, Visitor]):
+    response = two[0].chat().json()["id"]
+    said = at_once(100, lambda number: two[number % 2].judge(response, "k1", verdict="desirable"))
     assert {answer.status_code for answer in said} <= {201, 409}
-    assert len({answer.json()["id"] for answer in said if answer.status_code == 201}) == 1
-    assert len(served.store.list_feedback()) == 1
+    kept = [answer for answer in said if answer.status_code == 201]
+    assert len({answer.json()["id"] for answer in kept}) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in kept) == 1
+    assert len(two[0].store.list_feedback()) == 1
 
 
 def test_feedback_must_fit_its_response(served: Visitor):
@@ -242,12 +268,22 @@ def test_moves_that_cannot_be_are_refused(served: Visitor):
     assert served.post(place, {**move, "expected": None, "alias": "canary"}).json()["epoch"] == 1
 
 
-def test_one_of_many_promotions_wins_and_the_history_has_it(served: Visitor):
-    move = {"version": "v2", "expected": "v1", "why": "race"}
-    with served.http, ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(lambda _: served.post("/v1/models/demo/promote", move), range(50)))
+def test_one_of_many_promotions_wins_and_the_history_has_it(two: tuple[Visitor, Visitor], tmp_path: Path):
+    for _ in range(4):
+        two[0].registry.register(tmp_path / "adapter", name="demo", card={"base": "seed"})
+
+    def promote(number: int) -> httpx.Response:
+        move = {"version": f"v{2 + number % 5}", "expected": "v1", "why": f"racer {number}"}
+        return two[number % 2].post("/v1/models/demo/promote", move)
+
+    said = at_once(50, promote)
     assert sorted(answer.status_code for answer in said) == [200] + [409] * 49
-    assert [m["why"] for m in served.http.get("/v1/history").json()["data"]] == ["race", "start"]
+    (winner,) = [number for number, answer in enumerate(said) if answer.status_code == 200]
+    for one in two:
+        history = one.http.get("/v1/history").json()["data"]
+        assert [move["why"] for move in history] == [f"racer {winner}", "start"]
+        assert history[0]["to_version"] == said[winner].json()["version"] == f"v{2 + winner % 5}"
+        assert one.chat().json()["model"] == f"demo@v{2 + winner % 5}"
 
 
 def test_history_comes_in_pages(served: Visitor):

@@ -14,6 +14,7 @@ from conftest import ROOT
 from prometheus_client.parser import text_string_to_metric_families
 from serving import Visitor, key, refused
 
+from serve import metrics as meters
 from serve.logs import Lines, log_to
 
 QUESTION = {"item": "People should be free.", "options": ["agree", "disagree"]}
@@ -27,11 +28,12 @@ def served(tmp_path: Path) -> Iterator[Visitor]:
 
 
 def metrics(served: Visitor) -> dict[tuple[str, ...], float]:
-    """Every sample: (name, values of its labels by their names...) -> value."""
+    """Every sample: (name, values of its labels by their names, less the replica...) -> value."""
     found = {}
     for family in text_string_to_metric_families(served.http.get("/metrics").text):
         for sample in family.samples:
-            found[(sample.name, *(value for _, value in sorted(sample.labels.items())))] = sample.value
+            labels = (value for name, value in sorted(sample.labels.items()) if name != "replica")
+            found[(sample.name, *labels)] = sample.value
     return found
 
 
@@ -56,13 +58,46 @@ def test_metrics_count_what_was_done(served: Visitor):
     assert found[("valuealign_alias_epoch", "champion")] == 1 and found[("valuealign_alias_version", "champion")] == 1
 
 
-def test_metrics_show_the_loop_and_the_age_of_its_anchor(served: Visitor):
+def test_metrics_show_the_loop_and_the_age_of_its_anchor(served: Visitor, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(meters, "KEPT_S", 0.0)
     assert ("valuealign_anchor_age_seconds",) not in metrics(served)
     served.registry.move("demo", "stage1", "v1", expected=None, who="t", why="t")
     served.registry.move("demo", "champion", "v2", expected="v1", who="t", why="t")
     found = metrics(served)
     assert 0 <= found[("valuealign_anchor_age_seconds",)] < 2 * 86_400
     assert found[("valuealign_alias_epoch", "champion")] == 2 and found[("valuealign_alias_version", "champion")] == 2
+
+
+def test_what_is_a_replicas_own_says_whose_it_is(served: Visitor):
+    """Two replicas over one database: no figure of the one can be taken for the other's."""
+    other = Visitor(served.registry.root.parent)
+    served.judge(served.chat().json()["id"], verdict="desirable")
+    other.chat()
+    scraped = [list(text_string_to_metric_families(one.http.get("/metrics").text)) for one in (served, other)]
+    marks, shared = [], []
+    for families in scraped:
+        samples = [sample for family in families for sample in family.samples]
+        marks.append({sample.labels["replica"] for sample in samples if "replica" in sample.labels})
+        shared.append({(s.name, *s.labels.values()): s.value for s in samples if "replica" not in s.labels})
+    assert len(marks[0]) == len(marks[1]) == 1 and marks[0] != marks[1]
+    assert shared[0] == shared[1]
+    assert {name for name, *_ in shared[0]} == {
+        "valuealign_alias_epoch", "valuealign_alias_version", "valuealign_feedback",
+    }  # fmt: skip
+    other.store.close()
+
+
+def test_scrapes_ask_the_database_once_in_a_while(served: Visitor, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+    real = served.store.count_feedback
+    monkeypatch.setattr(served.store, "count_feedback", lambda name: asked.append(name) or real(name))
+    waiting = ("valuealign_waiting_requests",)
+    assert metrics(served)[waiting] == 0
+    served.backend.waiting = 3
+    assert metrics(served)[waiting] == 3 and asked == ["demo"], "what costs nothing is of now"
+    monkeypatch.setattr(meters, "KEPT_S", 0.0)
+    metrics(served)
+    assert asked == ["demo"] * 2
 
 
 def test_metrics_may_ask_for_a_key(tmp_path: Path):

@@ -15,7 +15,7 @@ import torch
 from tiny import make_tiny, random_adapter, survey_cells
 
 from serve.backend import Piece, Reply
-from serve.engine import Batcher
+from serve.engine import Away, Batcher
 from serve.warm import Warm
 from valuealign.errors import Busy, ModelError, RegistryError
 from valuealign.models.cohort import Cohort
@@ -330,6 +330,20 @@ def test_who_waits_when_it_ends_is_told(world: World, make: Make, monkeypatch: p
         asyncio.run(ask(batcher, first, ASKED[0]))
     with pytest.raises(RuntimeError, match="has ended"):
         batcher.check()
+
+
+def test_it_is_ready_while_its_forwards_run(world: World, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("no turn ends well")
+
+    batcher = make()
+    asyncio.run(ask(batcher, world.versions[0], ASKED[0]))
+    assert batcher.ready and not Away().ready
+    monkeypatch.setattr(batcher, "_turn", fail)
+    with pytest.raises(Busy):
+        asyncio.run(ask(batcher, world.versions[0], ASKED[0]))
+    batcher._thread.join(30)
+    assert not batcher.ready
 
 
 def test_what_may_be_asked_for_next_is_attached_before(tmp_path: Path, world: World, make: Make) -> None:

@@ -37,6 +37,7 @@ def test_training_gets_all_gpus_and_nobody_is_failed(tmp_path: Path) -> None:
     assert (found["moved_for_three"], found["three"]) == (False, "three"), "three are free beside the service"
     assert (found["moved_for_four"], found["four"]) == (True, "four"), "it gave its own away"
     assert found["feedback"] == 201, "what people say is taken meanwhile"
+    assert (found["ready_away"], found["ready_back"]) == (503, 200), "what balances the load is told"
     seen = found["seen"]
     assert set(seen["before"]) == set(seen["three"]) == set(seen["back"]) == {"200"}
     assert set(seen["away"]) == {"503 30"}
