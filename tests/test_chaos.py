@@ -93,7 +93,7 @@ def survive(world: World, course: Course) -> None:
 
         wait_for(lambda: httpx.get(f"{url}/readyz", timeout=30, trust_env=False).is_success, seconds=60, why="not up")
         tally, threads = storm(
-            url, request, clients=course.clients, until=until, patience_s=course.seconds + course.after, timeout_s=20
+            url, request, clients=course.clients, until=until, deadline=ends + course.after, timeout_s=20
         )
         killed: Counter[str] = Counter()
         dice, turns = random.Random(7), iter(course.kinds)

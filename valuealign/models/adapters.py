@@ -106,8 +106,7 @@ def check_adapter(model: PeftModel, folder: Path) -> None:
 def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: str) -> PeftModel:
     """Load an adapter folder under a name of its own beside those already attached.
 
-    Raises ModelError if it does not fit this base or the memory, or cannot stand beside the others; then nothing of
-    it stays beside them.
+    Raises ModelError if it does not fit this base, or cannot stand beside the others.
     """
     read_adapter(folder)
     try:
@@ -116,8 +115,6 @@ def attach_adapter(model: PreTrainedModel | PeftModel, folder: Path, *, name: st
             return model.eval()
         return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False).eval()
     except (ValueError, RuntimeError) as error:
-        if isinstance(model, PeftModel) and name in model.peft_config:
-            model.delete_adapter(name)  # half of it: asked for again, it would be taken for the whole
         raise ModelError(
             f"the adapter does not fit: {str(error).splitlines()[0]}",
             where=str(folder),
