@@ -405,29 +405,6 @@ def test_no_more_are_attached_than_there_is_room_for(world: World, make: Make, m
     assert asyncio.run(ask(batcher, three, ASKED[0]))[-1].text == world.said(three, ASKED[0])
 
 
-def test_half_an_adapter_is_not_taken_for_a_whole_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from peft.tuners.lora.layer import LoraLayer
-
-    host, (one, two, _) = Host(str(world.base)), world.versions
-    host.load(one.id, one.path)
-    update, layers = LoraLayer.update_layer, list[int]()
-
-    def full(layer: Any, *given: Any, **more: Any) -> Any:
-        layers.append(0)
-        if len(layers) == 3:
-            raise torch.OutOfMemoryError("full")
-        return update(layer, *given, **more)
-
-    monkeypatch.setattr(LoraLayer, "update_layer", full)
-    with pytest.raises(ModelError):
-        host.load(two.id, two.path)
-    monkeypatch.undo()
-    host.load(two.id, two.path)
-    for version in (one, two):
-        said = host.generate(version.id, [Message("user", ASKED[0])], max_tokens=12).text
-        assert said == world.said(version, ASKED[0])
-
-
 def test_a_version_over_another_base_is_refused(world: World, make: Make) -> None:
     one = world.versions[0]
     other = Version("demo", 9, one.path, None, {"base_hash": "0" * 32})
