@@ -132,3 +132,14 @@ def test_nothing_acknowledged_is_lost_when_serves_processes_die(world: World, ra
 @pytest.mark.prove
 def test_three_minutes_of_random_kills(world: World, ray_cluster: None) -> None:
     survive(world, WHOLE)
+
+
+def test_clients_give_up_at_one_moment() -> None:
+    """Where nobody listens; a request that is begun after the deadline is not tried for as long again."""
+    tally, threads = storm(
+        "http://127.0.0.1:9", lambda number: ("/", {}, {}), clients=2, until=lambda number, tally: number >= 5,
+        deadline=time.monotonic() + 0.3,
+    )  # fmt: skip
+    with joined(threads, seconds=30):
+        pass
+    assert sorted(tally.lost) == list(range(5)) and tally.tries >= 2 and not tally.acks
