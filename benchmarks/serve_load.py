@@ -314,11 +314,13 @@ def compare(model: str, seconds: float, threads: int) -> dict[str, Any]:
             distribution = measured(port, mine, "distribution", seconds)
             feedback = measured(port, mine, "feedback", seconds, (8,))
             said = mine.said(port)
-        with theirs(base, home / "theirs", threads) as (port, called):
-            them = Asker(called)
-            if (apart := them.said(port)) != said:
-                raise SystemExit(f"the two sides answer differently:\n{said}\n{apart}")
-            peer = measured(port, them, "chat", seconds)
+        peers = {}
+        for kind, options in (("transformers_serve", ()), ("transformers_serve_batching", ("--continuous-batching",))):
+            with theirs(base, home / kind, threads, *options) as (port, called):
+                them = Asker(called)
+                if (apart := them.said(port)) != said:
+                    raise SystemExit(f"the two sides answer differently:\n{said}\n{apart}")
+                peers[kind] = measured(port, them, "chat", seconds)
         tallies = [*chat.values(), *distribution.values(), *feedback.values()]
         answers = [one for tally in tallies for one in tally.answers]
         posted = [one for tally in tallies for one in tally.feedback]
@@ -328,7 +330,10 @@ def compare(model: str, seconds: float, threads: int) -> dict[str, Any]:
             {
                 "overhead_p50_ms": p50 - alone - idle,
                 **{f"rps_{clients}": tally.figures()["rps"] for clients, tally in chat.items()},
-                "ratio_vs_transformers_serve_32": chat[32].figures()["rps"] / peer[32].figures()["rps"],
+                **{
+                    f"ratio_vs_{kind}_32": chat[32].figures()["rps"] / peer[32].figures()["rps"]
+                    for kind, peer in peers.items()
+                },
                 "acks": len(answers) + len(posted),
                 "rows": rows(home, answers, posted),
                 "noop_p50_ms": idle,
@@ -336,7 +341,7 @@ def compare(model: str, seconds: float, threads: int) -> dict[str, Any]:
                 "chat": {clients: tally.figures() for clients, tally in chat.items()},
                 "distributions": {clients: tally.figures() for clients, tally in distribution.items()},
                 "chat_and_feedback": {clients: tally.figures() for clients, tally in feedback.items()},
-                "transformers_serve": {clients: tally.figures() for clients, tally in peer.items()},
+                **{kind: {clients: tally.figures() for clients, tally in peer.items()} for kind, peer in peers.items()},
                 "model": Path(base).name,
                 "tokens": TOKENS,
                 "threads": threads,
@@ -354,9 +359,12 @@ def compare(model: str, seconds: float, threads: int) -> dict[str, Any]:
 def main(quick: bool, seconds: float | None, model: str, threads: int) -> None:
     prepare_environment()
     try:
-        print(json.dumps(compare(model, seconds or (2.0 if quick else 20.0), threads)))
+        found = compare(model, seconds or (2.0 if quick else 20.0), threads)
     except ValuealignError as error:
         raise click.ClickException(str(error)) from None
+    print(json.dumps(found))
+    if found["rows"] != found["acks"]:
+        raise SystemExit(f"{found['acks']} were acknowledged, the database has {found['rows']}")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def add_chat(app: FastAPI, service: Service) -> None:
     async def chat(request: wire.ChatRequest, http: Request) -> HttpResponse:
         """Answer a chat; with `stream`, in pieces as they are written."""
         sampling = _sampling(request, service.max_tokens)
-        version = await service.resolve(http, request.model)
+        version = await service.resolve(http, request.model, request.user)
         messages = tuple(
             Message("system" if turn.role == "developer" else turn.role, turn.content) for turn in request.messages
         )

@@ -42,7 +42,7 @@ def add_distributions(app: FastAPI, service: Service) -> None:
         if sum(map(len, given)) > MOST_CELLS:
             what = f"questions times orders may be at most {MOST_CELLS}"
             raise ApiError(400, what, code="invalid_parameter", param="orders")
-        version = await service.resolve(http, request.model)
+        version = await service.resolve(http, request.model, request.user)
         cells = [
             closed_cell(question, service.template, turn)
             for question, turns in zip(asked, given, strict=True)

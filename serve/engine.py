@@ -36,7 +36,7 @@ log = logging.getLogger("valuealign.serve")
 LOADED = 4  # adapters of one replica: champion, predecessor, and the last others asked for
 WHOLE = 2  # full fine-tunes bring all weights each: champion and predecessor
 BUDGET = 4096  # tokens that one forward reads, with padding
-HEALTH = "Hello?"
+HEALTH, AGAIN = "Hello?", "try again in a second"
 
 
 class _Job:
@@ -138,7 +138,7 @@ class Batcher:
     ) -> None:
         self._host, self.base_hash = host, base_hash
         self._keep, self._max_batch, self._queue = keep, max_batch, queue
-        self._pinned: frozenset[str] = frozenset()
+        self._pinned: tuple[str, ...] = ()
         self._attaching = threading.Lock()
         self._lock = threading.Condition()  # of the next four
         self._claims: dict[str, int] = {}  # attached versions, the one asked longest ago first: how many need each
@@ -209,7 +209,7 @@ class Batcher:
         """Have a version ready before anybody asks for it; blocks the caller, while others are answered.
 
         Those asked for longest ago are detached if there are too many. Raises RegistryError if the version does
-        not belong over this base.
+        not belong over this base, Busy if there is no room: no memory, or all that are attached are needed.
         """
         with self._attaching:
             if version.id in self._claims:
@@ -224,22 +224,29 @@ class Batcher:
                     raise RegistryError(error.what, where=version.ref, mend=error.mend) from error
             keep = min(self._keep, WHOLE) if is_whole(version.path) else self._keep
             with self._lock:
-                free = [one for one, claims in self._claims.items() if not claims and one not in self._pinned]
-                old = free[: max(0, len(self._claims) + 1 - keep)]
-                for one in old:
+                pinned = self._pinned[: keep - 1]  # what is asked for finds a place, where nobody is being answered
+                free = [one for one, claims in self._claims.items() if not claims and one not in pinned]
+                free.sort(key=self._pinned.__contains__)
+                many = max(0, len(self._claims) + 1 - keep)
+                if many > len(free):
+                    raise Busy(f"{keep} versions are attached and needed", where=version.ref, mend=AGAIN)
+                for one in (old := free[:many]):
                     del self._claims[one]
             for one in old:  # before there is one more, for whom there may be no memory
                 self._host.unload(one)
             try:
                 self._host.load(version.id, version.path)
-            except ModelError as error:
-                raise RegistryError(error.what, where=version.ref, mend=error.mend) from error
+            except (ModelError, torch.OutOfMemoryError) as error:
+                if isinstance(error, ModelError) and not isinstance(error.__cause__, torch.OutOfMemoryError):
+                    raise RegistryError(error.what, where=version.ref, mend=error.mend) from error
+                torch.cuda.empty_cache()
+                raise Busy("no memory for one more version", where=version.ref, mend=AGAIN) from error
             with self._lock:
                 self._claims[version.id] = 0
 
     def pin(self, versions: Iterable[str]) -> None:
-        """Detach none of these versions (ids) until others are pinned."""
-        self._pinned = frozenset(versions)
+        """Detach none of these versions (ids) until others are pinned; where not all can stay, the first stay."""
+        self._pinned = tuple(versions)
 
     def attached(self) -> tuple[str, ...]:
         """The ids of the attached versions, the one asked for longest ago first."""
@@ -285,7 +292,7 @@ class Batcher:
     def _put(self, job: Kind, queue: list[Kind]) -> None:
         with self._lock:
             if self._over or self.waiting >= self._queue:
-                raise Busy(f"{self.waiting} requests wait already", where="serve.queue", mend="try again in a second")
+                raise Busy(f"{self.waiting} requests wait already", where="serve.queue", mend=AGAIN)
             queue.append(job)
             self._lock.notify()
 
@@ -343,10 +350,7 @@ class Batcher:
             with _answerable(some, told), self._host.using(version) as model:
                 group = _told(_Group(version, Cohort(model, [draft for _, draft in some]), some), told)
                 same = [one for one in self._groups if one.version == version and one.cohort.joinable]
-                if group.chats and same and group.cohort.joinable:
-                    same[0].cohort.join(group.cohort)
-                    same[0].chats.extend(group.chats)
-                elif group.chats:
+                if group.chats and not (same and group.cohort.joinable and _joined(same[0], group)):
                     self._groups.append(group)
 
     def _score(self, told: list[_Job]) -> None:
@@ -381,8 +385,22 @@ class Batcher:
 
 def _told(group: _Group, told: list[_Job]) -> _Group:
     """A group less those who are done, after each has been told what is new."""
-    told += [chat for chat, draft in group.chats if chat.tell(draft)]
+    for chat, draft in group.chats:
+        with _answerable([(chat, draft)], told):
+            if chat.tell(draft):
+                told.append(chat)
     return group._replace(chats=[pair for pair in group.chats if pair[1].finish is None])
+
+
+def _joined(group: _Group, other: _Group) -> bool:
+    """Have others written beside a group from now on; False if there is no memory for that now."""
+    try:
+        group.cohort.join(other.cohort)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    group.chats.extend(other.chats)
+    return True
 
 
 def _within_budget(asked: list[tuple[_Chat, Draft]]) -> Iterator[list[tuple[_Chat, Draft]]]:

@@ -57,17 +57,21 @@ class Service:
     meters: Meters
     canary: float = 0.0
 
-    async def resolve(self, request: Request, model: str) -> Version:
-        """The version that the client's ``model`` names now; it goes into the visit. Raises UnknownVersion."""
+    async def resolve(self, request: Request, model: str, person: str | None) -> Version:
+        """The version that the client's ``model`` names now; it goes into the visit. Raises UnknownVersion.
+
+        A ``person`` whom the client names is drawn for a canary once and for all, other requests one by one (not by
+        their key: behind one there may be everybody who asks).
+        """
         asking = visit(request.scope)
-        version = await run_in_threadpool(self.find, model, drawn_by=asking.request_id)
+        version = await run_in_threadpool(self.find, model, drawn_by=person or asking.request_id)
         asking.model = version.ref
         return version
 
     def find(self, model: str, drawn_by: str | None = None) -> Version:
         """The version that ``model`` names now. Only the served family is looked up. Raises UnknownVersion.
 
-        With ``drawn_by``, a request's id, the family's bare name may mean the canary.
+        With ``drawn_by``, a person or a request's id, the family's bare name may mean the canary.
         """
         family, _, which = model.partition("@")
         if family != self.name:

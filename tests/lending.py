@@ -2,13 +2,16 @@
 
 python tests/lending.py HOME KEY
 
-Clients ask without a pause while training borrows first three of the GPUs and then all. The last line is JSON: what
+Clients ask without a pause while training borrows first three of the GPUs and then all, while a second training joins
+it, and while a third is killed. The last line is JSON: what
 they were answered, and what was seen.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -24,10 +27,21 @@ import serve.app as service
 from valuealign.cluster.session import cluster
 from valuealign.config import load
 
+DEPLOYED: list[bool] = []  # by this process, and whether without models
+DYING = """
+import sys, time
+import serve.app as service
+from valuealign.cluster.session import cluster
+with cluster(), service.lent(4):
+    print("lent", flush=True)
+    time.sleep(600)
+"""
+
 
 def on_cpu(facts: dict[str, Any], *, lent: bool = False, deploy: Any = service._deploy) -> None:
     """The GPUs are counted, but there are none."""
     deploy({**facts, "device": "cpu"}, lent=lent)
+    DEPLOYED.append(lent)
 
 
 class Clients:
@@ -62,7 +76,7 @@ class Clients:
 
     def until(self, status: int) -> httpx.Response:
         with self.client() as client:
-            for _ in range(600):
+            for _ in range(1200):
                 answer = self.chat(client)
                 if answer.status_code == status:
                     return answer
@@ -95,8 +109,20 @@ def main(home: Path, key: str) -> None:
                 posted = client.post("/v1/feedback", json=body, headers={"Idempotency-Key": uuid.uuid4().hex})
                 found["feedback"] = posted.status_code
                 found["ready_away"] = client.get("/readyz").status_code
+            with service.lent(4) as found["moved_for_another"]:
+                clients.until(503)
             time.sleep(1)
+            clients.until(503)  # the first still trains
             clients.phase = "returning"
+        clients.until(200)
+        found["deployed"] = list(DEPLOYED)
+        clients.phase = "dying"
+        address = ray.get_runtime_context().gcs_address
+        environment = {**os.environ, "RAY_ADDRESS": address}
+        with subprocess.Popen([sys.executable, "-c", DYING], env=environment, stdout=subprocess.PIPE) as lender:
+            assert lender.stdout is not None and lender.stdout.readline() == b"lent\n"
+            clients.until(503)
+            lender.kill()
         clients.until(200)
         clients.phase = "back"
         with clients.client() as client:

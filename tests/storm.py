@@ -40,13 +40,14 @@ def storm(
     *,
     clients: int,
     until: Callable[[int, Tally], bool],
-    patience_s: float = 120.0,
+    deadline: float,
     timeout_s: float = 30.0,
 ) -> tuple[Tally, list[threading.Thread]]:
     """Start ``clients`` threads that send request 0, 1, 2, ... until ``until(number, tally)`` is true for the next.
 
     A request is retried with the same headers (so the same Idempotency-Key) while there is no connection, no answer,
-    or an answer that asks for a retry: 409, 429 and 5xx. Returns at once; join the threads.
+    or an answer that asks for a retry: 409, 429 and 5xx. What has no answer at ``deadline`` (of ``time.monotonic``)
+    is given up, whenever it was begun. Returns at once; join the threads.
     """
     tally, numbers = Tally(), iter(range(1 << 60))
 
@@ -57,7 +58,7 @@ def storm(
                     number = next(numbers)
                     if until(number, tally):
                         return
-                _persist(client, number, request(number), tally, patience_s)
+                _persist(client, number, request(number), tally, deadline)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(clients)]
     for thread in threads:
@@ -65,14 +66,14 @@ def storm(
     return tally, threads
 
 
-def _persist(client: httpx.Client, number: int, request: Request, tally: Tally, patience_s: float) -> None:
+def _persist(client: httpx.Client, number: int, request: Request, tally: Tally, deadline: float) -> None:
     path, body, headers = request
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
+    most = client.timeout.read or 30.0
+    while (left := deadline - time.monotonic()) > 0:
         with tally.lock:
             tally.tries += 1
         try:
-            answer = client.post(path, json=body, headers=headers)
+            answer = client.post(path, json=body, headers=headers, timeout=min(most, left))
             found = answer.json()
         except (httpx.TransportError, ValueError):  # ValueError: the answer broke off
             time.sleep(PAUSE_S)

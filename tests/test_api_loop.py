@@ -362,6 +362,8 @@ def test_a_canary_answers_its_share_of_the_bare_name(tmp_path: Path):
     assert heard("demo") == {"demo@v1"}  # none is out
     served.registry.move("demo", "canary", "v2", expected=None, who="t", why="passed")
     assert heard("demo") == {"demo@v1", "demo@v2"}
+    people = [{served.chat(user=f"p-{n}").json()["model"] for _ in range(5)} for n in range(12)]
+    assert all(len(one) == 1 for one in people) and len(set.union(*people)) == 2, "a person meets one model"
     assert heard("demo@champion") == {"demo@v1"} and heard("demo@canary", 1) == {"demo@v2"}
     served.registry.move("demo", "canary", "v1", expected="v2", who="t", why="called back")
     assert heard("demo") == {"demo@v1"}

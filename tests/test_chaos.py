@@ -93,7 +93,7 @@ def survive(world: World, course: Course) -> None:
 
         wait_for(lambda: httpx.get(f"{url}/readyz", timeout=30, trust_env=False).is_success, seconds=60, why="not up")
         tally, threads = storm(
-            url, request, clients=course.clients, until=until, patience_s=course.seconds + course.after, timeout_s=20
+            url, request, clients=course.clients, until=until, deadline=ends + course.after, timeout_s=20
         )
         killed: Counter[str] = Counter()
         dice, turns = random.Random(7), iter(course.kinds)
@@ -132,3 +132,14 @@ def test_nothing_acknowledged_is_lost_when_serves_processes_die(world: World, ra
 @pytest.mark.prove
 def test_three_minutes_of_random_kills(world: World, ray_cluster: None) -> None:
     survive(world, WHOLE)
+
+
+def test_clients_give_up_at_one_moment() -> None:
+    """Where nobody listens; a request that is begun after the deadline is not tried for as long again."""
+    tally, threads = storm(
+        "http://127.0.0.1:9", lambda number: ("/", {}, {}), clients=2, until=lambda number, tally: number >= 5,
+        deadline=time.monotonic() + 2,
+    )  # fmt: skip
+    with joined(threads, seconds=30):
+        pass
+    assert sorted(tally.lost) == list(range(5)) and not tally.acks

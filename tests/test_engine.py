@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,10 @@ import torch
 from tiny import make_tiny, random_adapter, survey_cells
 
 from serve.backend import Piece, Reply
-from serve.engine import Away, Batcher
+from serve.engine import Away, Batcher, _Chat
 from serve.warm import Warm
 from valuealign.errors import Busy, ModelError, RegistryError
+from valuealign.models import cohort as cohort_module
 from valuealign.models.cohort import Cohort
 from valuealign.models.host import Host
 from valuealign.models.load import fingerprint
@@ -283,6 +287,73 @@ def test_a_forward_that_fails_fails_only_its_own(world: World, make: Make, monke
     batcher.check()
 
 
+def test_a_text_that_cannot_be_told_fails_its_chat_alone(
+    world: World, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher, gate, first, told = make(), Gate(monkeypatch), world.versions[0], Counter[str]()
+    tell = _Chat.tell
+
+    def odd(chat: _Chat, draft: Any) -> bool:
+        asked = chat.messages[0].content
+        told[asked] += 1
+        if (asked, told[asked]) in ((ASKED[1], 1), (ASKED[2], 3)):  # of its first token, and later
+            raise ValueError("odd text")
+        return tell(chat, draft)
+
+    monkeypatch.setattr(_Chat, "tell", odd)
+
+    async def talk() -> list[Any]:
+        asking = [asyncio.create_task(ask(batcher, first, asked)) for asked in ASKED[:4]]
+        await until(lambda: gate.blocked and sum(batcher._claims.values()) == 4)
+        gate.open.set()
+        return list(await asyncio.gather(*asking, return_exceptions=True))
+
+    found = asyncio.run(talk())
+    assert [str(found[n]) for n in (1, 2)] == ["odd text"] * 2
+    assert [found[n][-1].text for n in (0, 3)] == [world.said(first, ASKED[n]) for n in (0, 3)]
+    batcher.check()
+
+
+@pytest.mark.parametrize("trouble", [torch.OutOfMemoryError("full"), ValueError("odd")], ids=["memory", "else"])
+def test_a_join_that_fails_leaves_those_who_are_written_as_they_are(
+    world: World, make: Make, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    batcher, gate, first = make(), Gate(monkeypatch), world.versions[0]
+    join, pad, joining, tried = Cohort.join, cohort_module.pad, list[int](), list[int]()
+
+    def broken(cohort: Cohort, other: Cohort) -> None:
+        joining.append(0)
+        tried.append(1)
+        try:
+            join(cohort, other)
+        finally:
+            joining.clear()
+
+    def broken_pad(*given: Any, **more: Any) -> Any:
+        joining[:] = [n + 1 for n in joining]
+        if joining and joining[0] == 7:  # after the first layer, in the midst of the second
+            raise trouble
+        return pad(*given, **more)
+
+    monkeypatch.setattr(Cohort, "join", broken)
+    monkeypatch.setattr(cohort_module, "pad", broken_pad)
+
+    async def talk() -> list[Any]:
+        early = asyncio.create_task(ask(batcher, first, ASKED[1]))
+        await until(lambda: gate.blocked)
+        late = asyncio.create_task(ask(batcher, first, ASKED[0]))
+        await until(lambda: batcher.waiting == 1)
+        gate.open.set()
+        return list(await asyncio.gather(early, late, return_exceptions=True))
+
+    early, late = asyncio.run(talk())
+    assert tried and early[-1].text == world.said(first, ASKED[1])
+    if isinstance(trouble, ValueError):
+        assert late is trouble
+    else:
+        assert late[-1].text == world.said(first, ASKED[0]), "it is written beside them, by itself"
+
+
 def test_few_versions_are_kept_and_none_that_answers_is_detached(world: World, make: Make) -> None:
     batcher = make(keep=2)
     one, two, three = world.versions
@@ -301,6 +372,37 @@ def test_few_versions_are_kept_and_none_that_answers_is_detached(world: World, m
         assert set(batcher.attached()) == {"v1", "v2"}
 
     asyncio.run(talk())
+
+
+def test_no_more_are_attached_than_there_is_room_for(world: World, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    batcher = make(keep=2)
+    one, two, three = world.versions
+
+    async def talk() -> None:
+        began = [batcher.chat(version, [Message("user", ASKED[0])], Sampling(60, 1.0, 1)) for version in (one, two)]
+        for chat in began:
+            await anext(chat)
+        with pytest.raises(Busy, match="2 versions are attached and needed"):
+            await ask(batcher, three, ASKED[0])
+        for chat in began:
+            await chat.aclose()
+
+    asyncio.run(talk())
+    load = Host.load
+
+    wrapped = ModelError("it does not fit")
+    wrapped.__cause__ = torch.OutOfMemoryError("full")
+    trouble = [torch.OutOfMemoryError("full"), wrapped]
+
+    def full(host: Host, version: str, folder: Path) -> None:
+        raise trouble.pop()
+
+    monkeypatch.setattr(Host, "load", full)
+    while trouble:
+        with pytest.raises(Busy, match="no memory"):
+            asyncio.run(ask(batcher, three, ASKED[0]))
+    monkeypatch.setattr(Host, "load", load)
+    assert asyncio.run(ask(batcher, three, ASKED[0]))[-1].text == world.said(three, ASKED[0])
 
 
 def test_a_version_over_another_base_is_refused(world: World, make: Make) -> None:
@@ -346,36 +448,147 @@ def test_it_is_ready_while_its_forwards_run(world: World, make: Make, monkeypatc
     assert not batcher.ready
 
 
+class Family:
+    """A family of versions of the world's adapters, whose champion a batcher keeps warm."""
+
+    def __init__(self, home: Path, world: World, batcher: Batcher) -> None:
+        self.world, self.batcher = world, batcher
+        self.registry = Registry(home / "registry", Store.open(home / "db"))
+        self.warm = Warm(batcher, self.registry, "demo")
+
+    def register(self, number: int, base_hash: str = "") -> Version:
+        card = {"base_hash": base_hash or self.batcher.base_hash}
+        return self.registry.register(self.world.versions[number].path, name="demo", card=card)
+
+    def move(self, to: Version, expected: Version | None, alias: str = "champion") -> None:
+        self.registry.move("demo", alias, to, expected=expected, who="test", why="test")
+        self.warm.look()
+
+    def ask(self, version: Version) -> str:
+        text: str = asyncio.run(ask(self.batcher, version, ASKED[0]))[-1].text
+        return text
+
+
 def test_what_may_be_asked_for_next_is_attached_before(tmp_path: Path, world: World, make: Make) -> None:
-    batcher, registry = make(keep=2), Registry(tmp_path / "registry", Store.open(tmp_path / "db"))
-    warm = Warm(batcher, registry, "demo")
-
-    def register(number: int, base_hash: str = batcher.base_hash or "") -> Version:
-        return registry.register(world.versions[number].path, name="demo", card={"base_hash": base_hash})
-
-    def move(to: Version, expected: Version | None) -> None:
-        registry.move("demo", "champion", to, expected=expected, who="test", why="test")
-        warm.look()
-
-    one = register(0)
-    move(one, None)
+    batcher = make()
+    family = Family(tmp_path, world, batcher)
+    one = family.register(0)
+    family.move(one, None)
     assert batcher.attached() == ("v1",)
-    two = register(1)
-    warm.look()
+    two = family.register(1)
+    family.warm.look()
     assert set(batcher.attached()) == {"v1", "v2"}, "before it is promoted"
-    move(two, one)
-    three = register(2)
-    warm.look()
+    family.move(two, one)
+    three = family.register(2)
+    family.warm.look()
     assert set(batcher.attached()) == {"v1", "v2", "v3"}, "a rollback must find its version"
-    move(three, two)
-    assert set(batcher.attached()) >= {"v2", "v3"}
-    asyncio.run(ask(batcher, one, ASKED[0]))
-    asyncio.run(ask(batcher, one, ASKED[0]))
-    assert set(batcher.attached()) >= {"v2", "v3"}, "whatever else is asked for"
-    registry.move("demo", "canary", one, expected=None, who="test", why="test")
-    warm.look()
-    asyncio.run(ask(batcher, two, ASKED[0]))
-    assert set(batcher.attached()) >= {"v1", "v2", "v3"}, "a canary too"
-    register(0, "0" * 32)
-    warm.look()  # logs, and serves on
-    assert asyncio.run(ask(batcher, three, ASKED[0]))[-1].text == world.said(world.versions[2], ASKED[0])
+    family.move(three, two)
+    family.move(one, None, alias="canary")
+    others = [family.register(number) for number in (0, 1)]
+    for other in others * 2:
+        family.ask(other)
+        assert set(batcher.attached()) == {"v1", "v2", "v3", other.id}, "champion, canary and predecessor stay"
+    family.register(0, "0" * 32)
+    family.warm.look()  # logs, and serves on
+    assert family.ask(three) == world.said(world.versions[2], ASKED[0])
+
+
+def test_of_full_fine_tunes_no_third_is_attached(
+    tmp_path: Path, world: World, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("serve.warm.is_whole", "serve.engine.is_whole"):
+        monkeypatch.setattr(place, lambda folder: True)
+    batcher, most = make(), 0
+    load = Host.load
+
+    def counted(host: Host, version: str, folder: Path) -> None:
+        nonlocal most
+        load(host, version, folder)
+        most = max(most, len(host.loaded()))
+
+    monkeypatch.setattr(Host, "load", counted)
+    family = Family(tmp_path, world, batcher)
+    one, two, three = (family.register(number) for number in range(3))
+    family.move(one, None)
+    assert set(batcher.attached()) == {"v1", "v3"}, "the newest has the second place"
+    family.move(two, one)
+    assert set(batcher.attached()) == {"v1", "v2"}, "and leaves it to the predecessor"
+    family.move(three, None, alias="canary")
+    assert set(batcher.attached()) == {"v2", "v3"}, "which leaves it to a canary"
+    family.ask(one)
+    assert set(batcher.attached()) == {"v1", "v2"}, "what is asked for finds a place, and the champion stays"
+    assert most == 2
+
+
+def test_a_predecessor_whose_folder_is_gone_keeps_nobody_from_serving(tmp_path: Path, world: World, make: Make) -> None:
+    batcher = make()
+    family = Family(tmp_path, world, batcher)
+    one, two = family.register(0), family.register(1)
+    family.move(one, None)
+    family.move(two, one)
+    shutil.rmtree(one.path)
+    later = Family(tmp_path, world, make())
+    later.warm.look()
+    assert later.batcher.attached() == ("v2",) and later.ask(two) == world.said(world.versions[1], ASKED[0])
+
+
+def test_a_look_that_fails_is_taken_again(
+    tmp_path: Path, world: World, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher = make()
+    family = Family(tmp_path, world, batcher)
+    family.registry.move("demo", "champion", family.register(0), expected=None, who="test", why="test")
+    get = family.registry.get
+
+    def broken(ref: str, **more: Any) -> Version:
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr(family.registry, "get", broken)
+    with pytest.raises(OSError, match="away"):
+        family.warm.look()
+    monkeypatch.setattr(family.registry, "get", get)
+    family.warm.look()
+    assert batcher.attached() == ("v1",)
+
+
+def test_health_does_not_wait_for_versions_that_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from serve.app import Replica
+    from valuealign.config import load
+    from valuealign.prompts import train_templates
+
+    for part in ("Lenders", "log_to"):
+        monkeypatch.setattr(f"serve.app.{part}", lambda given: None)
+    config = load(None, ["name=demo"])
+    facts: dict[str, Any] = dict.fromkeys(("base", "dtype", "quantize", "device"), "")
+    replica = Replica(
+        **facts, name="demo", database=str(tmp_path / "db"), root=str(tmp_path / "registry"), place=config.serve,
+        template=train_templates(config.prompts)[0], canary=0.0, lent=True,
+    )  # fmt: skip
+
+    async def look() -> None:
+        loop, over = asyncio.get_running_loop(), threading.Event()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        loading = loop.run_in_executor(None, over.wait, 30)
+        try:
+            async with asyncio.timeout(10):
+                await replica.check_health()
+        finally:
+            over.set()
+            await loading
+
+    asyncio.run(look())
+
+
+def test_the_models_come_back_after_the_last_lender(monkeypatch: pytest.MonkeyPatch) -> None:
+    from serve.app import Lenders
+
+    back = threading.Event()
+    lenders = Lenders(back.set)
+    for lender in ("one", "two", "two"):
+        lenders.heard(lender)
+    assert [lenders.ended(lender) for lender in ("one", "two")] == [False, True]
+    assert not back.is_set(), "who ended last does it"
+    monkeypatch.setattr("serve.app.LEASE", 0.3)
+    dead = Lenders(back.set)
+    dead.heard("killed")
+    assert back.wait(30), "nobody else does it for the dead"

@@ -240,9 +240,22 @@ def test_promotion_and_rollback_under_load_fail_nobody_and_mix_nothing(world: Wo
             assert client.post("/v1/models/demo/rollback", json={"expected": "v2", "why": "test"}).status_code == 200
             assert {ask(client)[1] for _ in range(5)} == {"demo@v1"}
             slowest = max(slowest, time.perf_counter() - began)
+        # A version that no replica has seen: it is promoted in the moment that it is registered.
+        source, card = world.home / "adapter2", world.versions[1].card
+        new = world.registry.register(source, name="demo", card={key: card[key] for key in ("base", "base_hash")})
+        load.said[new.ref], load.shares[new.ref] = load.said["demo@v2"], load.shares["demo@v2"]
+        for counts in load.answered.values():
+            counts[new.ref] = 0
+        body = {"version": new.id, "expected": "v1", "why": "test"}
+        assert client.post("/v1/models/demo/promote", json=body).status_code == 200
+        assert {ask(client)[1] for _ in range(5)} == {new.ref}
+        time.sleep(0.7)
+        assert client.post("/v1/models/demo/rollback", json={"expected": new.id, "why": "test"}).status_code == 200
+        assert ask(client)[1] == "demo@v1"
     print(f"rollback and five answers after it, at most: {slowest:.2f} s; answered: {load.answered}")
     assert not load.failed
-    assert all(count > 0 for counts in load.answered.values() for count in counts.values()), "both versions, all ways"
+    assert all(count > 0 for counts in load.answered.values() for count in counts.values()), "all versions, all ways"
+    assert slowest < 5, "the limit that the service promises: seconds for a rollback, with five answers after it"
     assert replicas() == before
 
 
@@ -296,7 +309,12 @@ def test_replicas_come_and_go_by_load_if_they_may(world: World):
     fixed = load(None, ["serve.replicas=2", "serve.queue=10", "serve.max_batch=4"]).serve
     free = load(None, ["serve.max_replicas=3", "serve.max_batch=4"]).serve
     assert _scale(fixed, lent=False)["num_replicas"] == 2
-    assert _scale(fixed, lent=False)["max_ongoing_requests"] > 10 + 4, "our own queue refuses first, and says why"
+    for lent in (False, True):
+        scale = _scale(fixed, lent=lent)
+        assert scale["max_ongoing_requests"] > 10 + 4, "our own queue refuses first, and says why"
+        serve.deployment(serve.ingress()(Replica), name="any", **scale)
+        assert 0 < scale["max_queued_requests"] < 100, "what waits for a replica is bounded"
+        assert scale["backpressure_config"] == {"retry_after_s": 1}
     made = serve.deployment(serve.ingress()(Replica), name="any", **_scale(free, lent=False))
     scaling = made._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (1, 3, 4)

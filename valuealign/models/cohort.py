@@ -76,17 +76,25 @@ class Cohort:
 
     @torch.no_grad()
     def join(self, other: Cohort) -> None:
-        """Take in the drafts of another cohort of the same model; both must be joinable."""
+        """Take in the drafts of another cohort of the same model; both must be joinable.
+
+        If it raises, both are as before: while it joins, the cache is there twice.
+        """
         assert self.joinable and other.joinable and self._cache is not None and other._cache is not None
         both = (self, other)
         longest = max(one._mask_BT.shape[1] for one in both)
         short = [longest - one._mask_BT.shape[1] for one in both]
-        for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
-            layers = (mine, theirs)
-            mine.keys = torch.cat([pad(one.keys, (0, 0, n, 0)) for one, n in zip(layers, short, strict=True)])
-            mine.values = torch.cat([pad(one.values, (0, 0, n, 0)) for one, n in zip(layers, short, strict=True)])
-        self._mask_BT = torch.cat([pad(one._mask_BT, (n, 0)) for one, n in zip(both, short, strict=True)])
-        self._next_B = torch.cat([self._next_B, other._next_B])
+
+        def beside(mine: Tensor, theirs: Tensor) -> Tensor:
+            return torch.cat([pad(one, (0, 0, n, 0)) for one, n in zip((mine, theirs), short, strict=True)])
+
+        layers = zip(self._cache.layers, other._cache.layers, strict=True)
+        caches = [(beside(mine.keys, theirs.keys), beside(mine.values, theirs.values)) for mine, theirs in layers]
+        mask_BT = torch.cat([pad(one._mask_BT, (n, 0)) for one, n in zip(both, short, strict=True)])
+        next_B = torch.cat([self._next_B, other._next_B])
+        for layer, (keys, values) in zip(self._cache.layers, caches, strict=True):
+            layer.keys, layer.values = keys, values
+        self._mask_BT, self._next_B = mask_BT, next_B
         self._rows += other._rows
 
     def _forward(self, causal: Any, ids_BT: Tensor, positions_BT: Tensor) -> None:
