@@ -46,6 +46,27 @@ def test_what_passed_is_canary_until_it_is_promoted(world: World):
             end(world.registry, "demo", who="t", why="")
 
 
+def test_a_canary_that_was_promoted_and_rolled_back_is_none_again(world: World):
+    world.update()
+    promote_canary(world.registry, "demo", who="t", why="good")
+    world.registry.rollback("demo", who="t", why="it was not")
+    assert world.registry.get("demo").id == "v2" and out(world.registry, "demo") is None
+    with pytest.raises(UnknownVersion, match="no canary"):
+        promote_canary(world.registry, "demo", who="t", why="")
+    world.feedback(correction="patience")
+    assert world.update().promoted and out(world.registry, "demo").id == "v4", "and no update is held up"
+
+
+def test_after_a_new_alignment_an_ended_canary_is_none(world: World):
+    world.update()
+    call_back(world.registry, "demo", who="t", why="bad")
+    anew = world.registry.register(world.folder, name="demo", card={"base": "seed"})
+    world.registry.move("demo", "champion", anew, expected="v2", who="t", why="a new wave")
+    assert out(world.registry, "demo") is None, "what it was called back to is no canary"
+    world.registry.move("demo", "canary", "v2", expected="v2", who="person", why="once more")
+    assert out(world.registry, "demo").id == "v2", "unless somebody says so"
+
+
 def test_a_canary_of_another_champion_is_not_promoted(world: World):
     world.update()
     world.registry.move("demo", "champion", "v1", expected="v2", who="person", why="by hand")
