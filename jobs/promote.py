@@ -76,7 +76,7 @@ def end_canary(name: str, promoted: bool, force: bool, why: str, dry_run: bool) 
     registry = open_registry()
     if (found := compare(registry.store, registry, name)) is not None:
         say(str(found))
-    if promoted and found is not None and found.worse and not force:
+    if promoted and found is not None and found.worse and not (force or dry_run):
         raise RegistryError(
             "people find the canary worse than the champion",
             where=f"{name}@canary",

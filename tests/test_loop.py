@@ -254,6 +254,9 @@ def test_posted_shares_become_a_closed_cell_of_the_options():
     assert only.desirable == pytest.approx((15 / 40, 25 / 40, 0)) and not any(only.undesirable)
     (capped,) = feedback_cells([shared({"yes": 1}, 10_000)], cap=100)
     assert capped.n_eff == 100 and capped.desirable == (1, 0, 0)
+    # Whoever claims a million people is no louder than fifty who each asked a hundred.
+    (crowd,) = feedback_cells([shared({"yes": 1}, 1e6), *[shared({"no": 1}, 100) for _ in range(50)]], cap=100)
+    assert crowd.n_eff == 100 and crowd.desirable == pytest.approx((1 / 51, 50 / 51, 0))
 
 
 # What trains, and what is kept for the gate
