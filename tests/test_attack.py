@@ -107,7 +107,9 @@ class Local:
         self.cells.append(cells)
         folder = self.out / f"made-{len(self.cells)}"
         self.train(start.path, update_stage(self.config, cells, self.prepared.survey_cells), folder)
-        who = {"champion": start.path, "candidate": folder} | {name: version.path for name, version in also.items()}
+        who = {"start": start.path, "champion": start.path, "candidate": folder} | {
+            name: version.path for name, version in also.items()
+        }
         exam = {name: self.score(path, self.prepared.exam.cells) for name, path in who.items()}
         asked = {name: {key: self.score(path, some) for key, some in ask.items()} for name, path in who.items()}
         return Candidate(folder, exam, self.score(start.path, cells), self.score(folder, cells), asked=asked)

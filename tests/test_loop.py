@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from looping import GROUPS, IGNORED, ITEMS, LEARNED, RULES, SURVEY, Exam, World, a_world, candidate, cell
 
+from valuealign.cluster.updates import made
 from valuealign.config import GateConfig, load
 from valuealign.errors import ConfigError, GateError, StoreError, UnknownVersion
 from valuealign.learner import update_stage
@@ -114,8 +115,11 @@ def test_enough_of_the_mistakes_must_be_mended():
     assert found.checks[-1].figure.value == pytest.approx(1 / 3) and judge(one, cells, corrected=0.3).passed
 
 
-def asked(name: str, champion: Sequence[np.ndarray], made: Sequence[np.ndarray], stage1: Any = None) -> dict[str, Any]:
-    return {"champion": {name: champion}, "candidate": {name: made}, "stage1": {name: stage1 or champion}}
+def asked(
+    name: str, champion: Sequence[np.ndarray], made: Sequence[np.ndarray], stage1: Any = None, start: Any = None
+) -> dict[str, Any]:
+    who = {"champion": champion, "candidate": made, "stage1": stage1 or champion, "start": start or champion}
+    return {one: {name: scores} for one, scores in who.items()}
 
 
 def test_a_correction_holds_in_other_words():
@@ -136,6 +140,33 @@ def test_corrections_it_has_not_seen_may_not_get_worse():
     assert same.passed and same.checks[-1].figure.value == 0
     # One of thirty lost is no clear loss.
     assert judge(candidate(asked=asked("held out", [LEARNED] * 30, [LEARNED] * 29 + [IGNORED])), taught).passed
+
+
+def test_a_rebuild_is_held_against_what_it_started_from():
+    """The champion that it replaces has learned the same already: beside that nothing could be told."""
+    taught = Lessons((cell(),), paraphrases=tuple(paraphrased([cell()])))
+    n = len(taught.paraphrases)
+    parrot = candidate(asked=asked("paraphrases", [LEARNED] * n, [IGNORED] * n, start=[IGNORED] * n))
+    assert failed(judge(parrot, taught)) == ["mistakes no longer made, in other words (share)"]
+    taught = Lessons((cell(),), held=tuple(cell(ask=f"What matters {i}?") for i in range(30)))
+    half = [LEARNED] * 15 + [IGNORED] * 15
+    as_before = candidate(asked=asked("held out", [LEARNED] * 30, half, start=half))
+    assert judge(as_before, taught).passed, "what the champion had learned of them is gone with it"
+    worse = candidate(asked=asked("held out", [IGNORED] * 30, [IGNORED] * 30, start=half))
+    assert not judge(worse, taught).passed
+
+
+def test_what_the_training_started_from_is_the_champion_unless_one_is_scored_beside():
+    one, other, best, first = ({"exam": [n], "feedback": [n], "held out": [n]} for n in range(4))
+    plain = made(Path(), one, best, {"stage1": first}, ["held out"])
+    assert plain.logps == {"champion": [0], "stage1": [3], "candidate": [2]} and (plain.before, plain.after) == (
+        [0],
+        [2],
+    )
+    assert plain.asked["champion"] == plain.asked["start"] == {"held out": [0]}
+    anew = made(Path(), one, best, {"stage1": first, "champion": other}, ["held out"])
+    assert anew.logps["champion"] == [1] and anew.before == [0], "what was learned is measured from the start"
+    assert anew.asked["champion"] == {"held out": [1]} and anew.asked["start"] == {"held out": [0]}
 
 
 def test_earlier_corrections_are_still_kept():

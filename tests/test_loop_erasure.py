@@ -96,6 +96,29 @@ def test_rebuilding_learns_the_rest_anew_from_before(taught: tuple[World, dict[s
     assert world.store.feedback(ids["ben"][1]).status == "accepted"
 
 
+def test_a_rebuild_keeps_out_what_the_champion_had_not_learned_and_nothing_else(world: World):
+    """Drawn anew from all, it would hold out what the champion had trained on."""
+    world.config = load(None, ["name=demo", "gate.regression_margin=null", "update.held_out=0.25"])
+    post(world, "ann", "love")
+    assert world.update().promoted
+    for some in (WORDS[:12], WORDS[12:]):
+        for word in some:
+            post(world, f"who asked of {word}", word)
+        assert world.update().promoted
+    first, second = (world.registry.get(f"demo@{one}").card["manifest"]["held_out"] for one in ("v4", "v5"))
+    assert len(first) == 3 and not second, "nine prompts are too few to keep one out"
+    erase("ann", store=world.store, registry=world.registry, who="officer")
+    done = world.rebuild()
+    assert done.promoted and done.version.card["manifest"]["held_out"] == first
+    assert len(world.calls[-1]["cells"]) == 18 and len(world.calls[-1]["ask"]["held out"]) == 3
+
+
+WORDS = (
+    "boats", "cats", "dust", "elms", "frost", "gulls", "hail", "ivory", "jam", "kites", "lakes", "moss",
+    "needles", "oats", "pearls", "quilts", "roads", "salt", "tides", "umber", "vines",
+)  # fmt: skip
+
+
 def test_a_rebuilt_candidate_passes_the_gate_or_stays(taught: tuple[World, dict[str, list[str]]]):
     world, _ = taught
     erase("ann", store=world.store, registry=world.registry, who="officer")

@@ -23,6 +23,7 @@ from valuealign.loop.records import (
     CANDIDATE,
     CHAMPION,
     STAGE1,
+    START,
     WHO,
     Candidate,
     Check,
@@ -235,7 +236,7 @@ def _learned(candidate: Candidate, cells: Sequence[Cell], rules: GateConfig, how
         was_F, now_F = (_share([side[f] for f in corrected], some, prefers) for side in (before, after))
         share, was = how.ratio(now_F, _prompts(some), bounds=(0.0, 1.0)), float(was_F.mean())
         means = "share of corrections that are more probable than the answers they correct"
-        rule = "not below the champion's"
+        rule = "not below what it was before"
         checks.append(Check("corrections preferred (share)", share, rule, was, share.value >= was, means))
         if (mistakes_F := was_F == 0).any():
             checks.append(_least(now_F, mistakes_F, some, "mistakes no longer made (share)", rules.corrected, how))
@@ -254,21 +255,25 @@ def _learned(candidate: Candidate, cells: Sequence[Cell], rules: GateConfig, how
 
 
 def _beyond(candidate: Candidate, lessons: Lessons, rules: GateConfig, how: _How) -> list[Check]:
-    """Corrections in other words, ones that were not trained, and those of earlier updates."""
+    """Corrections in other words, ones that were not trained, and those of earlier updates.
+
+    What was learned is held against what the training started from: a champion that a rebuild replaces has learned the
+    same already.
+    """
     checks: list[Check] = []
     right = {
         (name, who): _share(_asked(candidate, who, name, lessons), cells, prefers)
         for name, cells in lessons.ask.items()
         if name != REGRESSION
-        for who in (CHAMPION, CANDIDATE)
+        for who in (START, CHAMPION, CANDIDATE)
     }
     if lessons.paraphrases:
-        was_F, now_F = right[PARAPHRASES, CHAMPION], right[PARAPHRASES, CANDIDATE]
+        was_F, now_F = right[PARAPHRASES, START], right[PARAPHRASES, CANDIDATE]
         if (mistakes_F := was_F == 0).any():
             name = "mistakes no longer made, in other words (share)"
             checks.append(_least(now_F, mistakes_F, lessons.paraphrases, name, rules.paraphrased, how))
     if lessons.held:
-        change_F = right[HELD, CANDIDATE] - right[HELD, CHAMPION]
+        change_F = right[HELD, CANDIDATE] - right[HELD, START]
         figure = how.ratio(change_F, _prompts(lessons.held), bounds=(-1.0, 1.0))
         passed = bool((figure.high if np.isfinite(figure.high) else figure.value) >= 0)
         means = "change in the share of corrections preferred, among those that were kept out of training"

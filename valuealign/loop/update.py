@@ -186,7 +186,11 @@ class _Turn:
         known = fed(self.registry, start)
         used = [one for one in self.store.list_feedback("used", name=self.config.name) if one.feedback.id in known]
         weights = rater_weights(rows, self.margins, trim=self.config.update.rater_trim)
-        taught = lessons(self.config, rows, weights=weights.by_id, used=used, used_held=held_by(self.registry, start))
+        held = None
+        if start.id != champion.id:  # a rebuild keeps out what the champion has not learned either
+            held = held_by(self.registry, champion) & {row.feedback.id for row in rows}
+        before = held_by(self.registry, start)
+        taught = lessons(self.config, rows, weights=weights.by_id, used=used, used_held=before, held=held)
         for note in (*weights.notes, *taught.notes):
             self.progress(f"  {note}")
         also = {STAGE1: stage1} | ({} if start.id == champion.id else {CHAMPION: champion})
