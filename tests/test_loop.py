@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from looping import GROUPS, IGNORED, ITEMS, LEARNED, RULES, SURVEY, Exam, World, a_world, candidate, cell
 
-from valuealign.cluster.updates import made
+from valuealign.cluster import updates
 from valuealign.config import GateConfig, load
 from valuealign.errors import ConfigError, GateError, StoreError, UnknownVersion
 from valuealign.learner import update_stage
@@ -158,13 +158,13 @@ def test_a_rebuild_is_held_against_what_it_started_from():
 
 def test_what_the_training_started_from_is_the_champion_unless_one_is_scored_beside():
     one, other, best, first = ({"exam": [n], "feedback": [n], "held out": [n]} for n in range(4))
-    plain = made(Path(), one, best, {"stage1": first}, ["held out"])
+    plain = updates.made(Path(), one, best, {"stage1": first}, ["held out"])
     assert plain.logps == {"champion": [0], "stage1": [3], "candidate": [2]} and (plain.before, plain.after) == (
         [0],
         [2],
     )
     assert plain.asked["champion"] == plain.asked["start"] == {"held out": [0]}
-    anew = made(Path(), one, best, {"stage1": first, "champion": other}, ["held out"])
+    anew = updates.made(Path(), one, best, {"stage1": first, "champion": other}, ["held out"])
     assert anew.logps["champion"] == [1] and anew.before == [0], "what was learned is measured from the start"
     assert anew.asked["champion"] == {"held out": [1]} and anew.asked["start"] == {"held out": [0]}
 

@@ -316,6 +316,27 @@ def test_reasons_are_kept_with_the_feedback(tmp_path: Path):
     store.close()
 
 
+def test_what_a_person_decides_while_raters_are_counted_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = Store.open(tmp_path / "valuealign.db")
+    ids = []
+    for person in "abc":
+        asked = store.add_response(Response(new_id("chat"), "chat", "demo", "v1", (Message("user", "And?"),), "No."))
+        said = {"verdict": "correction", "correction": "Be kind.", "person": person, "principal": person, "key": person}
+        ids.append(store.add_feedback(asked.id, **said).id)
+
+    def meanwhile(*asked: Any):
+        found = screen(*asked)
+        store.review(ids[:1], "declined", who="person")
+        store.erase("b", who="officer")
+        return found
+
+    monkeypatch.setattr("valuealign.loop.intake.screen", meanwhile)
+    found = take_in(store, "demo", IntakeConfig(agreement=3))
+    assert store.feedback(ids[0]).status == "declined" and store.feedback(ids[0]).reviewer == "person"
+    assert list(found.agreed) == ids[2:] and store.feedback(ids[2]).status == "accepted"
+    store.close()
+
+
 # For how many people each rater speaks
 
 

@@ -1,9 +1,9 @@
 """A candidate that passed the gate can serve a share of the requests first: it is the alias ``canary``, until it is
 promoted or called back.
 
-While the canary is out, feedback on its answers is compared with feedback on the champion's. "Out" means that the version
-was not champion since the alias was pointed at it: calling it back points it at the champion, and what was promoted and
-then rolled back is no canary again.
+While the canary is out, feedback on its answers is compared with feedback on the champion's. "Out" means that the
+version was not champion since the alias was pointed at it: calling it back points it at the champion, and what was
+promoted and then rolled back is no canary again.
 """
 
 from __future__ import annotations

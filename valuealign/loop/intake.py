@@ -116,14 +116,17 @@ def take_in(store: Store, name: str, rules: IntakeConfig, *, who: str = WHO) -> 
     """
     waiting = [*store.list_feedback("quarantined", name=name), *store.list_feedback("accepted", name=name)]
     found = screen(waiting, store.list_feedback("used", name=name), rules)
-    still = {row.feedback.id for row in store.list_feedback("quarantined", name=name)}  # what a person decided stands
+    accepted: dict[str, int] = {}
     for count in sorted(set(found.agreed.values())):
-        ids = [id for id, raters in found.agreed.items() if raters == count and id in still]
-        store.review(ids, "accepted", who=who, reason=f"{count} independent raters say the same")
+        ids = [id for id, raters in found.agreed.items() if raters == count]
+        why = f"{count} independent raters say the same"
+        # What a person decided while this was screened, or was erased, stands.
+        done = store.review(ids, "accepted", who=who, reason=why, only_from="quarantined")
+        accepted |= {feedback.id: count for feedback in done}
     before = {row.feedback.id: row.feedback.screened or {} for row in waiting}
     now = {id: {"rules": list(found.found.get(id, ()))} for id in before}
     store.screen({id: what for id, what in now.items() if what != (before[id] or {"rules": []})}, who=who)
-    return found
+    return replace(found, agreed=accepted)
 
 
 def screen(waiting: Sequence[Judged], used: Sequence[Judged], rules: IntakeConfig) -> Screening:

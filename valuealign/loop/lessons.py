@@ -65,7 +65,8 @@ def lessons(
     """What feedback ``rows`` teach, and what is asked besides.
 
     ``weights`` are by feedback id (absent: 1). ``used`` is feedback of earlier updates, of which ``used_held`` (ids)
-    was held out. ``held`` are the ids that are kept out of training (None: they are drawn). Raises ConfigError and SignalError for ``gate.regression``.
+    was held out. ``held`` are the ids that are kept out of training now (None: they are drawn). Raises ConfigError
+    and SignalError for ``gate.regression``.
     """
     alike = config.update.intake.alike
     held_ids = (
