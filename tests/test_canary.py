@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from looping import World, a_world
@@ -72,6 +73,35 @@ def test_a_canary_of_another_champion_is_not_promoted(world: World):
     world.registry.move("demo", "champion", "v1", expected="v2", who="person", why="by hand")
     with pytest.raises(AliasMoved, match="learned from v2"):
         promote_canary(world.registry, "demo", who="t", why="")
+
+
+def test_a_canary_of_a_champion_that_moved_meanwhile_is_not_sent_out(world: World):
+    ids = world.feedback()
+
+    def raced(**asked: Any):
+        world.registry.move("demo", "champion", "v1", expected="v2", who="person", why="by hand")
+        return world.trainer()(**asked)
+
+    done = world.update(raced)
+    assert not done.promoted and "somebody moved" in done.reason and world.status(ids) == {"accepted"}
+    assert world.registry.alias("demo", "canary") is None
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_update_leaves_another_updates_canary_out(world: World, first: bool):
+    if not first:
+        world.update()
+        call_back(world.registry, "demo", who="t", why="bad")
+    ids = world.feedback(correction="patience")
+
+    def raced(**asked: Any):
+        world.feedback(correction="courage")
+        assert world.update().promoted, "the other one is faster"
+        return world.trainer()(**asked)
+
+    done = world.update(raced)
+    assert not done.promoted and "sent out a canary" in done.reason and world.status(ids) == {"accepted"}
+    assert out(world.registry, "demo").id != done.version.id
 
 
 def test_it_is_compared_by_what_people_say_of_it(world: World):

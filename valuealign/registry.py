@@ -236,9 +236,10 @@ class Registry:
         why: str,
         figures: Mapping[str, Any] | None = None,
         consume: Manifest | None = None,
+        beside: AliasState | None = None,
     ) -> AliasState:
         """Point ``alias`` at ``to`` if it still points at ``expected`` (``None``: is not set yet),
-        and, where given, has not moved since ``epoch``.
+        and, where given, has not moved since ``epoch``, nor another alias since it was as ``beside`` has it.
 
         Where given, the feedback of manifest ``consume`` becomes used in the same transaction.
         Raises UnknownVersion, AliasMoved (somebody was first), RegistryError (changed files).
@@ -249,7 +250,16 @@ class Registry:
         target = self.get(f"{name}@{_id(to)}")
         seen = None if expected is None else _id(expected)
         return self.store.move_alias(
-            name, alias, target.id, expected=seen, epoch=epoch, who=who, why=why, figures=figures, consume=consume
+            name,
+            alias,
+            target.id,
+            expected=seen,
+            epoch=epoch,
+            who=who,
+            why=why,
+            figures=figures,
+            consume=consume,
+            beside=beside,
         )
 
     def previous(self, name: str, alias: str = "champion") -> Version | None:

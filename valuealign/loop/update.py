@@ -1,8 +1,8 @@
 """One turn of the loop: feedback -> screened -> cells -> candidate -> gate -> promote or leave.
 
 The trainer is handed in, so that this file knows no cluster. Whatever happens, the feedback ends
-either used by the version that serves or accepted and free for a later update: it is held under a
-lease that a crashed update stops renewing.
+either used by the version that serves (or serves a share, as canary: called back, it stays used) or
+accepted and free for a later update: it is held under a lease that a crashed update stops renewing.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def update(
     """
     turn = _Turn(config, store, registry, trainer, exam, who, progress, margins)
     seen, champion = turn.champion()
+    before = registry.alias(config.name, CANARY)
     if canary := out(registry, config.name):
         return Outcome(False, f"a canary is out ({canary.ref}): promote it or call it back first (jobs/promote.py)")
     screened = take_in(store, config.name, config.update.intake)
@@ -86,8 +87,10 @@ def update(
                 store, manifest, who, outcome, f"the gate refused {outcome.version.ref}: {outcome.gate.failed}"
             )
         why = f"learned from {len(manifest.items)} items of {manifest.id}"
-        if not turn.promote(seen, champion, outcome, why, consume=manifest, canary=config.update.canary > 0):
+        moved = (CANARY, before) if config.update.canary else (CHAMPION, seen)
+        if not turn.promote(*moved, outcome, why, consume=manifest, beside=seen):
             reason = f"somebody moved {config.name}@{CHAMPION} during the update"
+            reason += ", or sent out a canary" if config.update.canary else ""
             return _left(store, manifest, who, outcome, reason)
     serves = "serves" if not config.update.canary else f"serves {config.update.canary:.0%} of the requests as canary"
     return replace(outcome, promoted=True, reason=f"{outcome.version.ref} passed the gate and {serves}")
@@ -140,7 +143,7 @@ def rebuild(
         return replace(outcome, reason=f"the gate refused {outcome.version.ref}: {outcome.gate.failed}. {mend}")
     if _erased(store) & set(ids):  # no manifest holds these rows, so that nothing else would tell
         return replace(outcome, reason="somebody was erased during the rebuild: run it again")
-    if not turn.promote(seen, champion, outcome, f"learned anew from {start.id} without what was erased"):
+    if not turn.promote(CHAMPION, seen, outcome, f"learned anew from {start.id} without what was erased"):
         return replace(outcome, reason=f"somebody moved {config.name}@{CHAMPION} during the rebuild")
     return replace(outcome, promoted=True, reason=f"{outcome.version.ref} passed the gate and serves")
 
@@ -206,18 +209,16 @@ class _Turn:
 
     def promote(
         self,
-        seen: AliasState,
-        champion: Version,
+        alias: str,
+        now: AliasState | None,
         outcome: Outcome,
         why: str,
         consume: Manifest | None = None,
-        canary: bool = False,
+        beside: AliasState | None = None,
     ) -> bool:
-        """Move the champion (or the canary); False if somebody else did."""
+        """Move the alias from where it was ``now``; False if somebody else moved it, or what is ``beside`` it."""
         assert outcome.version is not None and outcome.gate is not None
-        state = seen if not canary else self.registry.alias(self.config.name, CANARY)
-        alias = CANARY if canary else CHAMPION
-        expected, epoch = (state.version, state.epoch) if state else (None, None)
+        expected, epoch = (now.version, now.epoch) if now else (None, None)
         try:
             self.registry.move(
                 self.config.name,
@@ -229,6 +230,7 @@ class _Turn:
                 why=why,
                 figures={"gate": outcome.gate.figures()},
                 consume=consume,
+                beside=beside,
             )
         except AliasMoved:
             return False

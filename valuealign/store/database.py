@@ -316,15 +316,18 @@ class Store(Database):
         figures: Mapping[str, Any] | None = None,
         kind: Literal["move", "rollback"] = "move",
         consume: Manifest | None = None,
+        beside: AliasState | None = None,
     ) -> AliasState:
         """Point the alias at version ``to`` if it still points at ``expected`` (``None``: is new),
-        and, where given, is still in ``epoch``.
+        and, where given, is still in ``epoch``, and another alias is still as ``beside`` has it.
 
         Move, history, audit and, where given, the use of a manifest's feedback are one
         transaction. Raises AliasMoved if somebody was first, StoreError if the manifest was lost.
         """
         try:
             with self._write() as connection:
+                if beside is not None:
+                    steps.unmoved(connection, beside)
                 state = steps.move_alias(
                     connection, AliasState(name, alias, to, epoch or 0), expected, epoch is not None
                 )
