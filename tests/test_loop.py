@@ -83,6 +83,11 @@ def test_a_group_that_few_items_are_asked_of_is_judged_with_others():
     )
     found = judge(candidate(), exam=few)
     assert found.checks[2].name.endswith("the small groups") and found.checks[2].figure.n == 6
+    single = Exam()
+    single.keys = tuple((s, q, "age=old" if i == 0 else "everyone") for i, (s, q, _) in enumerate(Exam.keys))
+    alone = judge(candidate(), exam=single)
+    assert len(alone.checks) == SURVEY + 3 - 2 and "the small groups not judged" in alone.notes[0], "and that is said"
+    assert not found.notes
     lonely = Exam()
     lonely.keys = tuple((s, q, "everyone") for s, q, _ in Exam.keys)
     assert len(judge(candidate(), exam=lonely).checks) == SURVEY + 3 - 2, "without groups there is no worst one"
@@ -140,6 +145,30 @@ def test_corrections_it_has_not_seen_may_not_get_worse():
     assert same.passed and same.checks[-1].figure.value == 0
     # One of thirty lost is no clear loss.
     assert judge(candidate(asked=asked("held out", [LEARNED] * 30, [LEARNED] * 29 + [IGNORED])), taught).passed
+    # Three of twelve are not shown to be less than the margin, and of two nothing can be told.
+    twelve, two = Lessons((cell(),), held=cells[:12]), Lessons((cell(),), held=cells[:2])
+    unsure = candidate(asked=asked("held out", [LEARNED] * 12, [LEARNED] * 9 + [IGNORED] * 3))
+    assert failed(judge(unsure, twelve)) == [name] and judge(unsure, twelve, held_out=0.6).passed
+    few = judge(candidate(asked=asked("held out", [LEARNED] * 2, [LEARNED, IGNORED])), two)
+    assert few.passed and any("too few" in note for note in few.notes) and not judge(unsure, twelve).notes
+
+
+def test_what_was_learned_of_unseen_corrections_is_shown():
+    cells = tuple(cell(ask=f"What matters {i}?") for i in range(12))
+    before, after = [LEARNED] * 4 + [IGNORED] * 8, [LEARNED] * 10 + [IGNORED] * 2
+    found = judge(candidate(asked=asked("held out", before, after)), Lessons((cell(),), held=cells))
+    change, mended = found.checks[-2:]
+    assert found.passed and change.figure.value == pytest.approx(6 / 12)
+    assert mended.name == "held-out mistakes no longer made (share)" and mended.figure.value == pytest.approx(6 / 8)
+    none = judge(candidate(asked=asked("held out", before, before)), Lessons((cell(),), held=cells))
+    assert none.passed and none.checks[-1].figure.value == 0, "shown, not asked"
+
+
+def test_what_was_preferred_before_training_is_said():
+    both = candidate(before=[LEARNED, IGNORED], after=[LEARNED, LEARNED])
+    found = judge(both, [cell(), cell(ask="And?")])
+    assert "1 of 2 corrections were preferred before training" in found.notes[0]
+    assert not judge(candidate()).notes
 
 
 def test_a_rebuild_is_held_against_what_it_started_from():

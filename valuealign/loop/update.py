@@ -194,13 +194,15 @@ class _Turn:
             held = held_by(self.registry, champion) & {row.feedback.id for row in rows}
         before = held_by(self.registry, start)
         taught = lessons(self.config, rows, weights=weights.by_id, used=used, used_held=before, held=held)
-        for note in (*weights.notes, *taught.notes):
+        for note in weights.notes:
             self.progress(f"  {note}")
         also = {STAGE1: stage1} | ({} if start.id == champion.id else {CHAMPION: champion})
         candidate = self.trainer(start=start, cells=taught.cells, also=also, ask=taught.ask)
         verdict = gate(candidate, taught, self.exam, rules=self.config.gate, seed=self.config.seed)
         for check in verdict.checks:
             self.progress(f"  {check}")
+        for note in verdict.notes:
+            self.progress(f"  {note}")
         card = _card(self.config, start, facts, candidate, verdict, taught, weights)
         version = self.registry.register(candidate.folder, name=self.config.name, card=card, parent=start, who=self.who)
         event = "gate.passed" if verdict.passed else "gate.failed"
