@@ -111,7 +111,10 @@ def show(registry: Any, name: str, alias: str) -> None:
     for version in versions:
         names = ", ".join(one for one, where in aliases.items() if where == version.id)
         stage, created = version.card.get("stage", ""), version.card["created"]
-        say(f"{version.id:6} from {version.parent or '-':6} {stage:14} {created}  {names}")
+        say(
+            f"{version.id:6} from {version.parent or '-':6} {stage:14} {created}  {names}"
+            + ("(weights erased)" if version.erased else "")
+        )
     if (age := anchor(registry, name)) is not None:
         say(str(age))
     for move in registry.history(name, alias):

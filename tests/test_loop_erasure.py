@@ -148,6 +148,13 @@ def test_an_erasure_during_an_update_lets_it_promote_nothing(world: World):
     assert world.registry.get("demo@champion").id == "v2"
 
 
+def test_a_rebuild_starts_from_a_version_that_still_has_its_weights(taught: tuple[World, dict[str, list[str]]]):
+    world, _ = taught
+    erase("cy", store=world.store, registry=world.registry, who="officer")
+    world.registry.erase_weights("demo@v3", who="officer")
+    assert world.rebuild().promoted and world.calls[-1]["start"].id == "v2"
+
+
 def test_erasing_by_command(home):
     store = Store.open(home / "valuealign.db")
     registry = Registry(home / "registry", store)
@@ -164,6 +171,14 @@ def test_erasing_by_command(home):
     assert not store.page_feedback(person="ann").items
     assert "demo@v1" in typed("erase", "--list").stdout
     assert "nobody is named" in typed("erase").stderr
+    assert "demo@champion" not in typed("erase", "--weights", "demo@v1", "--dry-run").stderr and not version.erased
+    refused = typed("erase", "--weights", "demo@v1")
+    assert refused.returncode == 2 and "champion points at it" in refused.stderr
+    clean = registry.register(folder, name="demo", card={})
+    registry.move("demo", "champion", clean, expected="v1", who="t", why="anew")
+    assert "the card stays" in typed("erase", "--weights", "demo@v1").stdout and version.erased
+    assert "demo@v1" in typed("erase", "--list").stdout, "what learned from it is still known"
+    assert "(weights erased)" in typed("promote", "demo").stdout
     store.close()
 
 

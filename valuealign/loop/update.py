@@ -120,7 +120,7 @@ def rebuild(
         call_back(registry, config.name, who=who, why="it had learned from what was erased")
         progress(f"{canary.ref} was canary and had learned from what was erased: called back")
     line = [champion, *ancestors(registry, champion)]
-    start = next((one for one in line if not fed(registry, one) & gone), None)
+    start = next((one for one in line if not one.erased and not fed(registry, one) & gone), None)
     if start is None:
         raise UnknownVersion("no version is without what was erased", where=champion.ref, mend="run jobs/align.py anew")
     rows = [row for row in store.list_feedback("used", name=config.name) if row.feedback.id not in fed(registry, start)]
