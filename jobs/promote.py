@@ -27,17 +27,25 @@ from valuealign.errors import RegistryError, UnknownVersion
 @click.option("--alias", default="champion", show_default=True, help="the alias to move")
 @click.option("--rollback", is_flag=True, help="go back to the version before")
 @click.option("--canary", type=click.Choice(["yes", "no"]), help="promote the canary, or call it back")
+@click.option("--force", is_flag=True, help="promote the canary even where people find it worse")
 @click.option("--why", default="", help="kept in the alias's history")
 @click.option("--dry-run", is_flag=True, help="say what would move and touch nothing")
 def promote(
-    path: Path | None, words: tuple[str, ...], alias: str, rollback: bool, canary: str | None, why: str, dry_run: bool
+    path: Path | None,
+    words: tuple[str, ...],
+    alias: str,
+    rollback: bool,
+    canary: str | None,
+    force: bool,
+    why: str,
+    dry_run: bool,
 ) -> None:
     with user_errors():
         name, version = family(path, words)
         if canary is not None:
             if version or rollback:
                 raise RegistryError("a canary is promoted by itself", where="--canary", mend="leave out the rest")
-            end_canary(name, canary == "yes", why, dry_run)
+            end_canary(name, canary == "yes", force, why, dry_run)
             return
         if version and rollback:
             raise RegistryError("a rollback takes no version", where=version, mend="leave out one of the two")
@@ -61,13 +69,19 @@ def promote(
             registry.move(name, alias, target, expected=expected, epoch=epoch, who=who, why=why)
 
 
-def end_canary(name: str, promoted: bool, why: str, dry_run: bool) -> None:
-    """Say what people said of it, then promote it or call it back."""
+def end_canary(name: str, promoted: bool, force: bool, why: str, dry_run: bool) -> None:
+    """Say what people said of it, then promote it (if it is not worse) or call it back."""
     from valuealign.loop.canary import call_back, compare, promote_canary
 
     registry = open_registry()
     if (found := compare(registry.store, registry, name)) is not None:
         say(str(found))
+    if promoted and found is not None and found.worse and not (force or dry_run):
+        raise RegistryError(
+            "people find the canary worse than the champion",
+            where=f"{name}@canary",
+            mend="call it back (--canary no), or say --force",
+        )
     if not dry_run:
         end = promote_canary if promoted else call_back
         done = end(
@@ -97,7 +111,10 @@ def show(registry: Any, name: str, alias: str) -> None:
     for version in versions:
         names = ", ".join(one for one, where in aliases.items() if where == version.id)
         stage, created = version.card.get("stage", ""), version.card["created"]
-        say(f"{version.id:6} from {version.parent or '-':6} {stage:14} {created}  {names}")
+        say(
+            f"{version.id:6} from {version.parent or '-':6} {stage:14} {created}  {names}"
+            + ("(weights erased)" if version.erased else "")
+        )
     if (age := anchor(registry, name)) is not None:
         say(str(age))
     for move in registry.history(name, alias):

@@ -89,10 +89,11 @@ def look(registry: Registry, config: RunConfig) -> None:
     say(f"{len(found.taken)} would train, {len(found.agreed)} of them because raters agree")
 
 
-def waiting(registry: Registry, config: RunConfig) -> int:
-    """How many items a turn could be about: the accepted ones, and the posted ones where raters may agree."""
+def waiting(registry: Registry, config: RunConfig) -> set[str]:
+    """Ids of the items that a turn could be about: the accepted ones, and the posted ones where raters may agree."""
     statuses = ("accepted", "quarantined") if config.update.intake.agreement else ("accepted",)
-    return sum(len(registry.store.list_feedback(status, name=config.name)) for status in statuses)
+    store = registry.store
+    return {row.feedback.id for status in statuses for row in store.list_feedback(status, name=config.name)}
 
 
 if __name__ == "__main__":

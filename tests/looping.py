@@ -100,7 +100,7 @@ class World:
             self.calls.append({"start": start, "cells": list(cells), "also": dict(also), "ask": dict(ask)})
             sets = {
                 who: {name: [LEARNED if who == "candidate" else IGNORED] * len(some) for name, some in ask.items()}
-                for who in ("champion", "stage1", "candidate")
+                for who in ("start", "champion", "stage1", "candidate")
             }
             scores = {"before": [IGNORED] * len(cells), "after": [LEARNED] * len(cells), "asked": sets}
             return candidate(self.folder, **scores | made)

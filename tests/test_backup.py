@@ -254,3 +254,11 @@ def test_versions_that_are_there_are_left_and_others_refused(
         backup.restore(other, tmp_path / "backup", force=True, who="ops")
     again = backup.restore(registry, tmp_path / "backup", force=True, who="ops")
     assert again.versions == ()
+
+
+def test_weights_that_were_erased_since_stay_so(registry: Registry, tmp_path: Path) -> None:
+    backup.create(registry, tmp_path / "backup")
+    registry.erase_weights("demo@v1", who="ops")
+    backup.restore(registry, tmp_path / "backup", force=True, who="ops")
+    assert registry.versions("demo")[0].erased
+    assert backup.create(registry, tmp_path / "later").versions == ("demo@v1", "demo@v2"), "and what is left is kept"

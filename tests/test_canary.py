@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from looping import World, a_world
@@ -46,11 +47,61 @@ def test_what_passed_is_canary_until_it_is_promoted(world: World):
             end(world.registry, "demo", who="t", why="")
 
 
+def test_a_canary_that_was_promoted_and_rolled_back_is_none_again(world: World):
+    world.update()
+    promote_canary(world.registry, "demo", who="t", why="good")
+    world.registry.rollback("demo", who="t", why="it was not")
+    assert world.registry.get("demo").id == "v2" and out(world.registry, "demo") is None
+    with pytest.raises(UnknownVersion, match="no canary"):
+        promote_canary(world.registry, "demo", who="t", why="")
+    world.feedback(correction="patience")
+    assert world.update().promoted and out(world.registry, "demo").id == "v4", "and no update is held up"
+
+
+def test_after_a_new_alignment_an_ended_canary_is_none(world: World):
+    world.update()
+    call_back(world.registry, "demo", who="t", why="bad")
+    anew = world.registry.register(world.folder, name="demo", card={"base": "seed"})
+    world.registry.move("demo", "champion", anew, expected="v2", who="t", why="a new wave")
+    assert out(world.registry, "demo") is None, "what it was called back to is no canary"
+    world.registry.move("demo", "canary", "v2", expected="v2", who="person", why="once more")
+    assert out(world.registry, "demo").id == "v2", "unless somebody says so"
+
+
 def test_a_canary_of_another_champion_is_not_promoted(world: World):
     world.update()
     world.registry.move("demo", "champion", "v1", expected="v2", who="person", why="by hand")
     with pytest.raises(AliasMoved, match="learned from v2"):
         promote_canary(world.registry, "demo", who="t", why="")
+
+
+def test_a_canary_of_a_champion_that_moved_meanwhile_is_not_sent_out(world: World):
+    ids = world.feedback()
+
+    def raced(**asked: Any):
+        world.registry.move("demo", "champion", "v1", expected="v2", who="person", why="by hand")
+        return world.trainer()(**asked)
+
+    done = world.update(raced)
+    assert not done.promoted and "somebody moved" in done.reason and world.status(ids) == {"accepted"}
+    assert world.registry.alias("demo", "canary") is None
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_update_leaves_another_updates_canary_out(world: World, first: bool):
+    if not first:
+        world.update()
+        call_back(world.registry, "demo", who="t", why="bad")
+    ids = world.feedback(correction="patience")
+
+    def raced(**asked: Any):
+        world.feedback(correction="courage")
+        assert world.update().promoted, "the other one is faster"
+        return world.trainer()(**asked)
+
+    done = world.update(raced)
+    assert not done.promoted and "sent out a canary" in done.reason and world.status(ids) == {"accepted"}
+    assert out(world.registry, "demo").id != done.version.id
 
 
 def test_it_is_compared_by_what_people_say_of_it(world: World):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from looping import GROUPS, IGNORED, ITEMS, LEARNED, RULES, SURVEY, Exam, World, a_world, candidate, cell
 
+from valuealign.cluster import updates
 from valuealign.config import GateConfig, load
 from valuealign.errors import ConfigError, GateError, StoreError, UnknownVersion
 from valuealign.learner import update_stage
@@ -82,6 +83,11 @@ def test_a_group_that_few_items_are_asked_of_is_judged_with_others():
     )
     found = judge(candidate(), exam=few)
     assert found.checks[2].name.endswith("the small groups") and found.checks[2].figure.n == 6
+    single = Exam()
+    single.keys = tuple((s, q, "age=old" if i == 0 else "everyone") for i, (s, q, _) in enumerate(Exam.keys))
+    alone = judge(candidate(), exam=single)
+    assert len(alone.checks) == SURVEY + 3 - 2 and "the small groups not judged" in alone.notes[0], "and that is said"
+    assert not found.notes
     lonely = Exam()
     lonely.keys = tuple((s, q, "everyone") for s, q, _ in Exam.keys)
     assert len(judge(candidate(), exam=lonely).checks) == SURVEY + 3 - 2, "without groups there is no worst one"
@@ -114,8 +120,11 @@ def test_enough_of_the_mistakes_must_be_mended():
     assert found.checks[-1].figure.value == pytest.approx(1 / 3) and judge(one, cells, corrected=0.3).passed
 
 
-def asked(name: str, champion: Sequence[np.ndarray], made: Sequence[np.ndarray], stage1: Any = None) -> dict[str, Any]:
-    return {"champion": {name: champion}, "candidate": {name: made}, "stage1": {name: stage1 or champion}}
+def asked(
+    name: str, champion: Sequence[np.ndarray], made: Sequence[np.ndarray], stage1: Any = None, start: Any = None
+) -> dict[str, Any]:
+    who = {"champion": champion, "candidate": made, "stage1": stage1 or champion, "start": start or champion}
+    return {one: {name: scores} for one, scores in who.items()}
 
 
 def test_a_correction_holds_in_other_words():
@@ -136,6 +145,57 @@ def test_corrections_it_has_not_seen_may_not_get_worse():
     assert same.passed and same.checks[-1].figure.value == 0
     # One of thirty lost is no clear loss.
     assert judge(candidate(asked=asked("held out", [LEARNED] * 30, [LEARNED] * 29 + [IGNORED])), taught).passed
+    # Three of twelve are not shown to be less than the margin, and of two nothing can be told.
+    twelve, two = Lessons((cell(),), held=cells[:12]), Lessons((cell(),), held=cells[:2])
+    unsure = candidate(asked=asked("held out", [LEARNED] * 12, [LEARNED] * 9 + [IGNORED] * 3))
+    assert failed(judge(unsure, twelve)) == [name] and judge(unsure, twelve, held_out=0.6).passed
+    few = judge(candidate(asked=asked("held out", [LEARNED] * 2, [LEARNED, IGNORED])), two)
+    assert few.passed and any("too few" in note for note in few.notes) and not judge(unsure, twelve).notes
+
+
+def test_what_was_learned_of_unseen_corrections_is_shown():
+    cells = tuple(cell(ask=f"What matters {i}?") for i in range(12))
+    before, after = [LEARNED] * 4 + [IGNORED] * 8, [LEARNED] * 10 + [IGNORED] * 2
+    found = judge(candidate(asked=asked("held out", before, after)), Lessons((cell(),), held=cells))
+    change, mended = found.checks[-2:]
+    assert found.passed and change.figure.value == pytest.approx(6 / 12)
+    assert mended.name == "held-out mistakes no longer made (share)" and mended.figure.value == pytest.approx(6 / 8)
+    none = judge(candidate(asked=asked("held out", before, before)), Lessons((cell(),), held=cells))
+    assert none.passed and none.checks[-1].figure.value == 0, "shown, not asked"
+
+
+def test_what_was_preferred_before_training_is_said():
+    both = candidate(before=[LEARNED, IGNORED], after=[LEARNED, LEARNED])
+    found = judge(both, [cell(), cell(ask="And?")])
+    assert "1 of 2 corrections were preferred before training" in found.notes[0]
+    assert not judge(candidate()).notes
+
+
+def test_a_rebuild_is_held_against_what_it_started_from():
+    """The champion that it replaces has learned the same already: beside that nothing could be told."""
+    taught = Lessons((cell(),), paraphrases=tuple(paraphrased([cell()])))
+    n = len(taught.paraphrases)
+    parrot = candidate(asked=asked("paraphrases", [LEARNED] * n, [IGNORED] * n, start=[IGNORED] * n))
+    assert failed(judge(parrot, taught)) == ["mistakes no longer made, in other words (share)"]
+    taught = Lessons((cell(),), held=tuple(cell(ask=f"What matters {i}?") for i in range(30)))
+    half = [LEARNED] * 15 + [IGNORED] * 15
+    as_before = candidate(asked=asked("held out", [LEARNED] * 30, half, start=half))
+    assert judge(as_before, taught).passed, "what the champion had learned of them is gone with it"
+    worse = candidate(asked=asked("held out", [IGNORED] * 30, [IGNORED] * 30, start=half))
+    assert not judge(worse, taught).passed
+
+
+def test_what_the_training_started_from_is_the_champion_unless_one_is_scored_beside():
+    one, other, best, first = ({"exam": [n], "feedback": [n], "held out": [n]} for n in range(4))
+    plain = updates.made(Path(), one, best, {"stage1": first}, ["held out"])
+    assert plain.logps == {"champion": [0], "stage1": [3], "candidate": [2]} and (plain.before, plain.after) == (
+        [0],
+        [2],
+    )
+    assert plain.asked["champion"] == plain.asked["start"] == {"held out": [0]}
+    anew = updates.made(Path(), one, best, {"stage1": first, "champion": other}, ["held out"])
+    assert anew.logps["champion"] == [1] and anew.before == [0], "what was learned is measured from the start"
+    assert anew.asked["champion"] == {"held out": [1]} and anew.asked["start"] == {"held out": [0]}
 
 
 def test_earlier_corrections_are_still_kept():
@@ -254,6 +314,9 @@ def test_posted_shares_become_a_closed_cell_of_the_options():
     assert only.desirable == pytest.approx((15 / 40, 25 / 40, 0)) and not any(only.undesirable)
     (capped,) = feedback_cells([shared({"yes": 1}, 10_000)], cap=100)
     assert capped.n_eff == 100 and capped.desirable == (1, 0, 0)
+    # Whoever claims a million people is no louder than fifty who each asked a hundred.
+    (crowd,) = feedback_cells([shared({"yes": 1}, 1e6), *[shared({"no": 1}, 100) for _ in range(50)]], cap=100)
+    assert crowd.n_eff == 100 and crowd.desirable == pytest.approx((1 / 51, 50 / 51, 0))
 
 
 # What trains, and what is kept for the gate

@@ -115,6 +115,29 @@ def test_rebuilding_learns_the_rest_anew_from_before(taught: tuple[World, dict[s
     assert world.store.feedback(ids["ben"][1]).status == "accepted"
 
 
+def test_a_rebuild_keeps_out_what_the_champion_had_not_learned_and_nothing_else(world: World):
+    """Drawn anew from all, it would hold out what the champion had trained on."""
+    world.config = load(None, ["name=demo", "gate.regression_margin=null", "update.held_out=0.25"])
+    post(world, "ann", "love")
+    assert world.update().promoted
+    for some in (WORDS[:12], WORDS[12:]):
+        for word in some:
+            post(world, f"who asked of {word}", word)
+        assert world.update().promoted
+    first, second = (world.registry.get(f"demo@{one}").card["manifest"]["held_out"] for one in ("v4", "v5"))
+    assert len(first) == 3 and not second, "nine prompts are too few to keep one out"
+    erase("ann", store=world.store, registry=world.registry, who="officer")
+    done = world.rebuild()
+    assert done.promoted and done.version.card["manifest"]["held_out"] == first
+    assert len(world.calls[-1]["cells"]) == 18 and len(world.calls[-1]["ask"]["held out"]) == 3
+
+
+WORDS = (
+    "boats", "cats", "dust", "elms", "frost", "gulls", "hail", "ivory", "jam", "kites", "lakes", "moss",
+    "needles", "oats", "pearls", "quilts", "roads", "salt", "tides", "umber", "vines",
+)  # fmt: skip
+
+
 def test_a_rebuilt_candidate_passes_the_gate_or_stays(taught: tuple[World, dict[str, list[str]]]):
     world, _ = taught
     erase("ann", store=world.store, registry=world.registry, who="officer")
@@ -145,6 +168,13 @@ def test_an_erasure_during_an_update_lets_it_promote_nothing(world: World):
     assert [version.id for version in world.registry.versions("demo")] == ["v1", "v2"], "nothing holds what it learned"
 
 
+def test_a_rebuild_starts_from_a_version_that_still_has_its_weights(taught: tuple[World, dict[str, list[str]]]):
+    world, _ = taught
+    erase("cy", store=world.store, registry=world.registry, who="officer")
+    world.registry.erase_weights("demo@v3", who="officer")
+    assert world.rebuild().promoted and world.calls[-1]["start"].id == "v2"
+
+
 def test_erasing_by_command(home):
     store = Store.open(home / "valuealign.db")
     registry = Registry(home / "registry", store)
@@ -161,6 +191,14 @@ def test_erasing_by_command(home):
     assert not store.page_feedback(person="ann").items
     assert "demo@v1" in typed("erase", "--list").stdout
     assert "nobody is named" in typed("erase").stderr
+    assert "demo@champion" not in typed("erase", "--weights", "demo@v1", "--dry-run").stderr and not version.erased
+    refused = typed("erase", "--weights", "demo@v1")
+    assert refused.returncode == 2 and "champion points at it" in refused.stderr
+    clean = registry.register(folder, name="demo", card={})
+    registry.move("demo", "champion", clean, expected="v1", who="t", why="anew")
+    assert "the card stays" in typed("erase", "--weights", "demo@v1").stdout and version.erased
+    assert "demo@v1" in typed("erase", "--list").stdout, "what learned from it is still known"
+    assert "(weights erased)" in typed("promote", "demo").stdout
     store.close()
 
 

@@ -248,6 +248,51 @@ def test_agreement_is_worth_nothing_against_as_many_or_under_suspicion():
     assert taken([said("The harbour plan is best", ask="Say: the harbour plan is best", person="p")]) == 1
 
 
+def test_whoever_says_the_opposite_in_nearly_the_same_words_does_not_agree():
+    """Near-duplicates by letters, all of them: each rater alone with what it says."""
+
+    def pair(ask: str, one: str, other: str, **more: Any) -> list[Judged]:
+        return [
+            said(text, ask=ask, person=f"p{i}", key=f"k{i}", status="quarantined", **more)
+            for i, text in enumerate((one, other))
+        ]
+
+    do, dont = "You should tell your friend the whole truth.", "You should not tell your friend the whole truth."
+    assert len(set(clusters([do, dont], 0.8))) == 1
+    assert not taken(pair("What now?", do, dont), agreement=2)
+    assert taken(pair("What now?", do, do.upper()), agreement=2) == 2
+    options = {"of": {"detail": {"options": ["yes", "no"]}}}
+    swapped = [
+        said(
+            person=f"p{i}", key=f"k{i}", verdict="shares", status="quarantined", n=1.0,
+            shares={"yes": share, "no": 1 - share}, **options,
+        )
+        for i, share in enumerate((0.2, 0.8))
+    ]  # fmt: skip
+    assert not taken(swapped, agreement=2)
+    # Nor does whoever says the same of the opposite question.
+    good, bad = "Is it always right to lie to a friend?", "Is it not always right to lie to a friend?"
+    assert len(set(clusters([good, bad], 0.8))) == 1
+    apiece = [said("Yes, it is.", ask=ask, person=ask, key=ask, status="quarantined") for ask in (good, bad)]
+    assert not taken(apiece, agreement=2)
+    # Another opinion counts as one, in however many spellings.
+    quiet = "Keep silent, and let time heal what is broken between you."
+    split = [said(text, person=text, key=text, status="quarantined") for text in (quiet, quiet.replace("time", "tyme"))]
+    assert len(set(clusters([row.feedback.correction for row in split], 0.8))) == 1
+    assert rules([*pair(PROMPTS[0], do, do), *split], agreement=2) == {"disputed": 2}
+
+
+def test_the_same_shares_of_different_questions_are_no_one_opinion():
+    shares = {"yes": 0.8, "no": 0.2}
+    rows = [
+        said(ask=ask, person=f"p{i}", key=f"k{i}", verdict="shares", shares=shares, n=9.0)
+        for i, ask in enumerate(PROMPTS)
+    ]
+    assert not rules(rows), "each of another question"
+    same = [said(person=f"p{i}", key=f"k{i}", verdict="shares", shares=shares, n=9.0) for i in range(5)]
+    assert rules(same) == {"opinion_cap": 2}
+
+
 def test_reasons_are_kept_with_the_feedback(tmp_path: Path):
     store = Store.open(tmp_path / "valuealign.db")
     ids = []
@@ -268,6 +313,27 @@ def test_reasons_are_kept_with_the_feedback(tmp_path: Path):
     take_in(store, "demo", settings)
     assert len([e for e in store.audit() if e.event == "feedback.screened"]) == 1, "what is known is not said again"
     assert not take_in(store, "other", settings).taken
+    store.close()
+
+
+def test_what_a_person_decides_while_raters_are_counted_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = Store.open(tmp_path / "valuealign.db")
+    ids = []
+    for person in "abc":
+        asked = store.add_response(Response(new_id("chat"), "chat", "demo", "v1", (Message("user", "And?"),), "No."))
+        said = {"verdict": "correction", "correction": "Be kind.", "person": person, "principal": person, "key": person}
+        ids.append(store.add_feedback(asked.id, **said).id)
+
+    def meanwhile(*asked: Any):
+        found = screen(*asked)
+        store.review(ids[:1], "declined", who="person")
+        store.erase("b", who="officer")
+        return found
+
+    monkeypatch.setattr("valuealign.loop.intake.screen", meanwhile)
+    found = take_in(store, "demo", IntakeConfig(agreement=3))
+    assert store.feedback(ids[0]).status == "declined" and store.feedback(ids[0]).reviewer == "person"
+    assert list(found.agreed) == ids[2:] and store.feedback(ids[2]).status == "accepted"
     store.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -36,18 +37,27 @@ def store(tmp_path: Path):
 
 
 def test_a_turn_at_so_many_new_items(store: Store):
-    waiting, slept = [0], []
+    waiting, slept, number = set(), [], count()
+
+    def post(n: int) -> None:
+        waiting.update(f"fb-{next(number)}" for _ in range(n))
 
     def sleep(span: float) -> None:
         slept.append(span)
-        waiting[0] += 2
+        post(2)
 
-    going = turns(Due(items=5), store, "demo", waiting=lambda: waiting[0], who="t", look_s=7, sleep=sleep)
+    going = turns(Due(items=5), store, "demo", waiting=lambda: waiting, who="t", look_s=7, sleep=sleep)
     assert next(going) == "6 items wait" and slept == [7, 7, 7]
     # The turn left all six (the gate refused): only new ones make the next.
-    assert next(going) == "6 items wait" and len(slept) == 6 and waiting == [12]
-    waiting[0] = 0
-    assert next(going) == "6 items wait" and waiting == [6]
+    assert next(going) == "6 items wait" and len(slept) == 6 and len(waiting) == 12
+    waiting.clear()
+    assert next(going) == "6 items wait" and len(waiting) == 6
+    # What comes while a turn runs is new, whether the turn used or left the rest.
+    post(5)
+    assert next(going) == "5 items wait" and len(slept) == 9
+    waiting.clear()
+    post(5)
+    assert next(going) == "5 items wait" and len(slept) == 9
 
 
 def test_a_loop_that_was_stopped_goes_on_by_the_same_clock(store: Store):
@@ -58,11 +68,11 @@ def test_a_loop_that_was_stopped_goes_on_by_the_same_clock(store: Store):
         raise Slept
 
     assert since_last(store, "demo") is None
-    assert next(turns(Due(every=3600), store, "demo", waiting=lambda: 0, who="t", sleep=sleep)) == "it is time"
+    assert next(turns(Due(every=3600), store, "demo", waiting=tuple, who="t", sleep=sleep)) == "it is time"
     assert 0 <= since_last(store, "demo") < 60 and [e.event for e in store.audit()] == [TURN]
     with pytest.raises(Slept):
-        next(turns(Due(every=3600), store, "demo", waiting=lambda: 0, who="t", sleep=sleep))
-    assert next(turns(Due(every=3600), store, "other", waiting=lambda: 0, who="t", sleep=sleep)) == "it is time"
+        next(turns(Due(every=3600), store, "demo", waiting=tuple, who="t", sleep=sleep))
+    assert next(turns(Due(every=3600), store, "other", waiting=tuple, who="t", sleep=sleep)) == "it is time"
 
 
 def test_update_says_what_waits_and_refuses_what_makes_no_sense(home: Path):

@@ -130,7 +130,14 @@ def test_promote_ends_a_canary_and_shows_the_anchor(home: Path, store: Store):
     assert "the anchor demo@v1 is 0 days old" in typed("promote", "demo").stdout
     dry = typed("promote", "demo", "--canary", "yes", "--dry-run")
     assert "of 0 answers of the canary" in dry.stdout and registry.get("demo").id == "v1"
-    assert "v2 is champion" in typed("promote", "demo", "--canary", "yes", "--why", "good").stdout
+    for version, verdict in (("v2", "undesirable"), ("v1", "desirable")):
+        for _ in range(10):
+            asked = Response(new_id("chat"), "chat", "demo", version, (Message("user", "?"),), "power")
+            store.add_feedback(store.add_response(asked).id, verdict=verdict)
+    refused = typed("promote", "demo", "--canary", "yes")
+    assert refused.returncode == 2 and "people find the canary worse" in refused.stderr
+    assert registry.get("demo").id == "v1"
+    assert "v2 is champion" in typed("promote", "demo", "--canary", "yes", "--force", "--why", "good").stdout
     assert registry.get("demo").id == "v2" and registry.history("demo")[-1].why == "good"
     for arguments, words in (
         (("demo", "--canary", "no"), "no canary is out"),

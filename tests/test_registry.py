@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -175,3 +176,46 @@ def test_rollbacks_go_back_step_by_step(registry: Registry, adapter: Path):
     ]  # fmt: skip
     with pytest.raises(UnknownVersion, match="no alias 'canary'"):
         registry.rollback("demo", "canary", who="t", why="bad")
+
+
+def test_erased_weights_are_gone_and_the_card_stays(registry: Registry, adapter: Path):
+    first, second, third = lay(registry, adapter, 3)
+    for to, seen in (("v1", None), ("v2", "v1"), ("v3", "v2")):
+        move(registry, to, seen)
+    with pytest.raises(RegistryError, match="champion points at it"):
+        registry.erase_weights("demo@v3", who="officer")
+    registry.erase_weights("demo@v2", who="officer")
+    registry.erase_weights("demo@v2", who="officer")  # nor does a second time harm
+    assert second.erased and not list(second.path.glob("*.safetensors")) and not first.erased
+    with pytest.raises(UnknownVersion, match="were erased"):
+        registry.get("demo@v2")
+    with pytest.raises(UnknownVersion, match="were erased"):
+        move(registry, "v2", "v3")
+    assert [one.card["note"] for one in registry.versions("demo")] == [0, 1, 2]
+    registry.verify(second)
+    (second.path / "adapter_config.json").chmod(0o644)
+    (second.path / "adapter_config.json").write_text("[]")
+    with pytest.raises(RegistryError, match="not what was registered"):
+        registry.verify(second)
+    with pytest.raises(UnknownVersion):
+        registry.erase_weights("demo@v9", who="officer")
+
+
+def test_a_rollback_passes_over_what_was_erased(registry: Registry, adapter: Path):
+    lay(registry, adapter, 4)
+    for to, seen in (("v1", None), ("v2", "v1"), ("v3", "v2"), ("v2", "v3"), ("v4", "v2")):
+        move(registry, to, seen)
+    registry.erase_weights("demo@v3", who="officer")
+    assert registry.previous("demo").id == "v2"
+    for to in ("v2", "v1"):
+        registry.rollback("demo", who="t", why="back")
+        assert registry.get("demo").id == to
+    assert registry.previous("demo") is None
+
+
+def test_a_number_that_served_is_not_given_again(registry: Registry, adapter: Path):
+    *_, last = lay(registry, adapter, 3)
+    for to, seen in (("v1", None), ("v3", "v1"), ("v1", "v3")):
+        move(registry, to, seen)
+    shutil.rmtree(last.path)
+    assert lay(registry, adapter)[0].id == "v4"

@@ -108,6 +108,15 @@ def test_review_is_all_or_none(store: Store):
     assert [j.feedback.id for j in store.list_feedback("declined")] == ids[1:]
 
 
+def test_a_decision_may_be_only_about_what_nobody_decided(store: Store):
+    ids = [store.add_feedback(respond(store), verdict="undesirable").id for _ in range(3)]
+    store.review(ids[:1], "declined", who="person")
+    done = store.review([*ids, "fb-erased"], "accepted", who="r", only_from="quarantined")
+    assert {one.id for one in done} == set(ids[1:])
+    assert [store.feedback(id).status for id in ids] == ["declined", "accepted", "accepted"]
+    assert store.feedback(ids[0]).reviewer == "person"
+
+
 def test_a_manifest_holds_what_one_family_accepted(store: Store):
     ids = accepted(store, 3)
     accepted(store, 1, name="other")

@@ -201,9 +201,8 @@ def test_a_screen_sees_who_said_what_of_which_prompt_and_keeps_what_it_found(sto
     assert store.posted("demo", since="9999") == []
     store.screen({early: {"flood": "3 keys say the same"}}, who="screen")
     assert store.feedback(early).screened == {"flood": "3 keys say the same"}
-    with pytest.raises(UnknownFeedback, match="fb-nope"):
-        store.screen({late: {"x": "y"}, "fb-nope": {}}, who="screen")
-    assert store.feedback(late).screened is None
+    store.screen({"fb-erased": {}, late: {"x": "y"}}, who="screen")
+    assert store.feedback(late).screened == {"x": "y"} and not store.audit(subject="fb-erased")
     assert [event.event for event in store.audit(subject=early)] == ["feedback.posted", "feedback.screened"]
 
 

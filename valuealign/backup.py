@@ -21,7 +21,7 @@ from typing import Any
 
 from valuealign.disk import writing
 from valuealign.errors import StoreError
-from valuealign.registry import SUFFIXES, Registry
+from valuealign.registry import ERASED, SUFFIXES, Registry
 from valuealign.store import dump, now
 from valuealign.store import tables as t
 
@@ -150,6 +150,8 @@ def _place(registry: Registry, folder: Path, ref: str, files: Mapping[str, str])
     name, _, id = ref.partition("@")
     target = registry.root / name / id
     if target.exists():
+        if (target / ERASED).is_file():
+            return False  # its weights were erased since, and stay so
         if any(not (target / file).is_file() or dump.sha256(target / file) != hash for file, hash in files.items()):
             raise StoreError(
                 "the version is there already, with other files",

@@ -25,7 +25,9 @@ from valuealign.store import AliasState, Manifest, Move, Store
 
 CARD = "card.json"
 README = "README.md"
-SUFFIXES = (".safetensors", ".json", ".md")
+ERASED = "weights-erased.json"  # says that a version's weights were removed on purpose
+WEIGHTS = ".safetensors"
+SUFFIXES = (WEIGHTS, ".json", ".md")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _NUMBER = re.compile(r"v([1-9][0-9]{0,8})")
 Signature = tuple[tuple[str, int, int, int, int], ...]
@@ -50,6 +52,11 @@ class Version:
     def ref(self) -> str:
         """Such as ``demo@v3``."""
         return f"{self.name}@{self.id}"
+
+    @property
+    def erased(self) -> bool:
+        """Whether its weights were removed: what is left is its card."""
+        return (self.path / ERASED).is_file()
 
     @property
     def quantize(self) -> str:
@@ -121,7 +128,10 @@ class Registry:
 
     def _place(self, aside: Path, name: str) -> Version:
         aside.chmod(0o755)
-        number = max((v.number for v in self.versions(name)), default=0) + 1
+        # A number that an alias has had is not given again, even if somebody removed its folder.
+        moves = [move for state in self.store.aliases(name) for move in self.history(name, state.alias)]
+        served = [int(move.to_version[1:]) for move in moves]
+        number = max([*served, *(v.number for v in self.versions(name))], default=0) + 1
         while True:
             try:
                 # Renaming onto a folder that holds files fails: whoever is first has the number.
@@ -154,7 +164,7 @@ class Registry:
 
         ``demo@v3``, ``demo@champion`` or ``demo`` (its champion). A bare ``v3`` or ``champion``
         belongs to family ``name`` or, without one, to the only family there is. Raises
-        UnknownVersion, and RegistryError if a file was changed.
+        UnknownVersion (one whose weights were erased too), and RegistryError if a file was changed.
         """
         family, which = self._parse(ref, name)
         if not _NUMBER.fullmatch(which):
@@ -168,6 +178,9 @@ class Registry:
         if path in self._known and self._verified.get(path) == _signature(path):
             return self._known[path]  # not read again for each request
         version = _read(path)
+        if version.erased:
+            mend = "name another version; its card and what was trained from it are still there"
+            raise UnknownVersion("the weights of this version were erased", where=version.ref, mend=mend)
         self.verify(version)
         self._known[path] = version
         return version
@@ -201,10 +214,12 @@ class Registry:
         return UnknownVersion(f"no {kind} '{which}' of '{family}'", where=f"{family}@{which}", mend=mend)
 
     def verify(self, version: Version) -> None:
-        """Check every file against the card. Raises RegistryError naming the file that differs."""
+        """Check every file that was not erased against the card. Raises RegistryError naming the file that differs."""
         signature = _signature(version.path)
         files: Mapping[str, str] = version.card.get("files", {})
-        present = {name for name, *_ in signature} - {CARD, README}
+        if version.erased:
+            files = {name: hash for name, hash in files.items() if not name.endswith(WEIGHTS)}
+        present = {name for name, *_ in signature} - {CARD, README, ERASED}
         for name in sorted(present ^ set(files)):
             what = "is missing" if name in files else "was added after registration"
             raise RegistryError(
@@ -218,6 +233,31 @@ class Registry:
                     mend="restore it, or roll back",
                 )
         self._verified[version.path] = signature
+
+    def erase_weights(self, ref: str, *, who: str, name: str | None = None) -> Version:
+        """Remove a version's weights. Its card stays: by it, what learned what can still be traced.
+
+        Raises UnknownVersion, and RegistryError while an alias points at the version.
+        """
+        family, which = self._parse(ref, name)
+        path = self.root / family / which
+        if not (_NUMBER.fullmatch(which) and (path / CARD).is_file()):
+            raise self._unknown(family, which)
+        version = _read(path)
+        if pointing := [state.alias for state in self.store.aliases(family) if state.version == version.id]:
+            raise RegistryError(
+                f"the alias {', '.join(pointing)} points at it",
+                where=version.ref,
+                mend="train anew (jobs/update.py --rebuild), or point the alias elsewhere (jobs/promote.py --alias)",
+            )
+        if not version.erased:
+            _write(path / ERASED, json.dumps({"created": datetime.now(UTC).isoformat(timespec="seconds")}) + "\n")
+            _sync(path)
+        for weights in path.glob(f"*{WEIGHTS}"):
+            weights.unlink()
+        _sync(path)
+        self.store.note(who, "version.erased", version.ref, {})
+        return version
 
     # Aliases
 
@@ -237,9 +277,10 @@ class Registry:
         why: str,
         figures: Mapping[str, Any] | None = None,
         consume: Manifest | None = None,
+        beside: AliasState | None = None,
     ) -> AliasState:
         """Point ``alias`` at ``to`` if it still points at ``expected`` (``None``: is not set yet),
-        and, where given, has not moved since ``epoch``.
+        and, where given, has not moved since ``epoch``, nor another alias since it was as ``beside`` has it.
 
         Where given, the feedback of manifest ``consume`` becomes used in the same transaction.
         Raises UnknownVersion, AliasMoved (somebody was first), RegistryError (changed files).
@@ -250,11 +291,20 @@ class Registry:
         target = self.get(f"{name}@{_id(to)}")
         seen = None if expected is None else _id(expected)
         return self.store.move_alias(
-            name, alias, target.id, expected=seen, epoch=epoch, who=who, why=why, figures=figures, consume=consume
+            name,
+            alias,
+            target.id,
+            expected=seen,
+            epoch=epoch,
+            who=who,
+            why=why,
+            figures=figures,
+            consume=consume,
+            beside=beside,
         )
 
     def previous(self, name: str, alias: str = "champion") -> Version | None:
-        """Where a rollback would go: what the alias pointed at before; ``None`` if it never moved."""
+        """Where a rollback would go: what the alias pointed at before and was not erased; ``None`` if there is none."""
         stack = self._stack(name, alias)
         return self.get(f"{name}@{stack[-2]}") if len(stack) > 1 else None
 
@@ -289,14 +339,17 @@ class Registry:
         return self.store.alias_history(name, alias)
 
     def _stack(self, name: str, alias: str) -> list[str]:
-        """The versions that moves put on top of each other, less those rolled back."""
+        """The versions that moves put on top of each other, less those rolled back or erased."""
         stack: list[str] = []
         for move in self.history(name, alias):
             if move.kind == "rollback" and len(stack) > 1:
                 stack.pop()
+                while len(stack) > 1 and stack[-1] != move.to_version:  # over what was erased
+                    stack.pop()
             elif not stack or stack[-1] != move.to_version:
                 stack.append(move.to_version)
-        return stack
+        left = [id for id in stack if not (self.root / name / id / ERASED).is_file()]
+        return [id for n, id in enumerate(left) if n == 0 or id != left[n - 1]]
 
 
 def model_card(card: Mapping[str, Any]) -> str:
@@ -376,7 +429,7 @@ def _sources(folder: Path) -> list[Path]:
                 where=str(source),
                 mend="convert weights to safetensors; remove the rest",
             )
-    if not any(source.suffix == ".safetensors" for source in sources):
+    if not any(source.suffix == WEIGHTS for source in sources):
         raise RegistryError("no .safetensors file here", where=str(folder), mend="save the adapter as safetensors")
     return [source for source in sources if source.name not in (CARD, README)]
 

@@ -14,12 +14,14 @@ from valuealign.cluster.worker import TrainRun, read_scores
 from valuealign.config import RunConfig, home
 from valuealign.errors import ConfigError
 from valuealign.learner import Stage, update_stage
-from valuealign.loop import CANDIDATE, CHAMPION, STAGE1, Candidate
+from valuealign.loop import CANDIDATE, CHAMPION, STAGE1, START, WHO, Candidate, Logps
 from valuealign.models.load import fingerprint, resolve
 from valuealign.prepared import Prepared
 from valuealign.registry import Registry, Version, check_base
 from valuealign.runs import run_folder
 from valuealign.types import BASE, Cell
+
+Scores = Mapping[str, Logps]  # by the name of a set of cells
 
 
 @dataclass
@@ -65,16 +67,21 @@ class ClusterTrainer:
         self.say_notes(run.stages)
         with cluster(), self.room():
             fit(run, name="update", progress=self.say)
-        read = {name: read_scores(out, name) for name in also} | {CANDIDATE: read_scores(out, "update")}
-        # Whoever the training starts from is the champion, unless a rebuild starts further back.
-        read = {CHAMPION: read_scores(out, BASE)} | read
-        return Candidate(
-            run.trained("update"),
-            {who: read[who]["exam"] for who in (CHAMPION, STAGE1, CANDIDATE)},
-            read[CHAMPION]["feedback"],
-            read[CANDIDATE]["feedback"],
-            asked={who: {name: read[who][name] for name in ask} for who in (CHAMPION, STAGE1, CANDIDATE)},
-        )
+        read = {name: read_scores(out, name) for name in also}
+        return made(run.trained("update"), read_scores(out, BASE), read_scores(out, "update"), read, tuple(ask))
+
+
+def made(folder: Path, start: Scores, candidate: Scores, also: Mapping[str, Scores], ask: Sequence[str]) -> Candidate:
+    """What the gate reads, of the scores of everybody. What the training started from is the champion, unless ``also``
+    has one: then a rebuild started further back."""
+    read = {START: start, CHAMPION: start, CANDIDATE: candidate, **also}
+    return Candidate(
+        folder,
+        {who: read[who]["exam"] for who in WHO},
+        start["feedback"],
+        candidate["feedback"],
+        asked={who: {name: read[who][name] for name in ask} for who in (START, *WHO)},
+    )
 
 
 def check_data(registry: Registry, config: RunConfig, prepared: Prepared) -> None:

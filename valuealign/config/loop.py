@@ -33,6 +33,9 @@ class GateConfig(Section):
         0.5, ge=0, le=1, description="least share of the corrected mistakes that are no longer made on their prompts"
     )
     paraphrased: float = Field(0.25, ge=0, le=1, description="the same on paraphrases of their prompts")
+    held_out: float = Field(
+        0.2, ge=0, le=1, description="largest share of held-out corrections that may be lost (lower bound)"
+    )
     kept: float = Field(0.9, ge=0, le=1, description="least share of earlier corrections that are still kept")
 
     @model_validator(mode="after")

@@ -1,8 +1,9 @@
 """A candidate that passed the gate can serve a share of the requests first: it is the alias ``canary``, until it is
 promoted or called back.
 
-While the canary is out, feedback on its answers is compared with feedback on the champion's. "Out" means that the alias
-points at another version than the champion; calling it back points it at the champion.
+While the canary is out, feedback on its answers is compared with feedback on the champion's. "Out" means that the
+version was not champion since the alias was pointed at it: calling it back points it at the champion, and what was
+promoted and then rolled back is no canary again.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ FEWEST = 10  # judged answers of each; of fewer nothing is beyond doubt
 
 def out(registry: Registry, name: str) -> Version | None:
     """The version that serves as canary; None if none does."""
-    canary, champion = registry.alias(name, CANARY), registry.alias(name, CHAMPION)
-    if canary is None or champion is None or canary.version == champion.version:
+    canary, moves = registry.alias(name, CANARY), registry.history(name, CHAMPION)
+    if canary is None or not moves:
+        return None
+    since = registry.history(name, CANARY)[-1].created
+    champions = [*[move for move in moves if move.created <= since][-1:], *(m for m in moves if m.created >= since)]
+    if canary.version in {move.to_version for move in champions}:
         return None
     return registry.get(f"{name}@{canary.version}")
 

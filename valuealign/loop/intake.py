@@ -20,9 +20,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -48,6 +49,7 @@ _EITHER = re.compile(rf"\b{_SAYS}\b[^.!?\n]{{0,40}}[\"'“‘«][^\"'”’»]+[
 _BY_CHANCE = re.compile(rf"\b{_SAYS}\b[^.!?\n]{{0,120}}{_CHANCE}|{_CHANCE}[^.!?\n]{{0,120}}\b{_SAYS}\b", re.IGNORECASE)
 # A shorter text may well stand in its prompt by chance.
 DICTATED_WORDS = 3
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,16 @@ class Item:
     def id(self) -> str:
         """The feedback's id."""
         return self.row.feedback.id
+
+    @property
+    def text(self) -> tuple[int, str]:
+        """What it says, but for case and marks."""
+        return self.opinion, normal(opinion_of(self.row))
+
+    @property
+    def asked(self) -> str:
+        """What it is about, but for case and marks."""
+        return normal(of_prompt(self.row))
 
     @property
     def person(self) -> str | None:
@@ -104,14 +116,17 @@ def take_in(store: Store, name: str, rules: IntakeConfig, *, who: str = WHO) -> 
     """
     waiting = [*store.list_feedback("quarantined", name=name), *store.list_feedback("accepted", name=name)]
     found = screen(waiting, store.list_feedback("used", name=name), rules)
-    still = {row.feedback.id for row in store.list_feedback("quarantined", name=name)}  # what a person decided stands
+    accepted: dict[str, int] = {}
     for count in sorted(set(found.agreed.values())):
-        ids = [id for id, raters in found.agreed.items() if raters == count and id in still]
-        store.review(ids, "accepted", who=who, reason=f"{count} independent raters say the same")
+        ids = [id for id, raters in found.agreed.items() if raters == count]
+        why = f"{count} independent raters say the same"
+        # What a person decided while this was screened, or was erased, stands.
+        done = store.review(ids, "accepted", who=who, reason=why, only_from="quarantined")
+        accepted |= {feedback.id: count for feedback in done}
     before = {row.feedback.id: row.feedback.screened or {} for row in waiting}
     now = {id: {"rules": list(found.found.get(id, ()))} for id in before}
     store.screen({id: what for id, what in now.items() if what != (before[id] or {"rules": []})}, who=who)
-    return found
+    return replace(found, agreed=accepted)
 
 
 def screen(waiting: Sequence[Judged], used: Sequence[Judged], rules: IntakeConfig) -> Screening:
@@ -152,12 +167,13 @@ def signs(row: Judged) -> tuple[str, ...]:
 def _items(rows: Sequence[Judged], alike: float) -> list[Item]:
     against = ["against " if row.feedback.verdict == "undesirable" else "" for row in rows]
     said = clusters([sign + opinion_of(row) for sign, row in zip(against, rows, strict=True)], alike)
-    # What is for a text and what is against it are no one opinion, however alike the texts are.
-    side = {pair: n for n, pair in enumerate(dict.fromkeys(zip(said, against, strict=True)))}
     asked = clusters([of_prompt(row) for row in rows], alike)
-    return [
-        Item(row, side[one, sign], prompt) for row, one, sign, prompt in zip(rows, said, against, asked, strict=True)
-    ]
+    # What is for a text and what is against it are no one opinion, however alike the texts are; nor are the same
+    # shares of different questions.
+    about = [None if row.feedback.shares is None else prompt for row, prompt in zip(rows, asked, strict=True)]
+    views = list(zip(said, against, about, strict=True))
+    opinion = {view: n for n, view in enumerate(dict.fromkeys(views))}
+    return [Item(row, opinion[view], prompt) for row, view, prompt in zip(rows, views, asked, strict=True)]
 
 
 def _signs(mine: Sequence[Item], past: Sequence[Item], rules: IntakeConfig, found: dict[str, list[str]]) -> None:
@@ -186,25 +202,39 @@ def _floods(items: Sequence[Item], rules: IntakeConfig) -> set[int]:
 
 
 def _agreed(mine: Sequence[Item], rules: IntakeConfig, found: dict[str, list[str]]) -> dict[str, int]:
-    """Quarantined items that enough independent raters agree on: id -> how many raters."""
+    """Quarantined items that enough independent raters agree on: id -> how many raters.
+
+    They agree in the same text on the same prompt, but for case and marks: near-duplicates may say the opposite ("not",
+    two numbers swapped). Against them stands whoever says another text, near-duplicates of one taken together.
+    """
     if not rules.agreement:
         return {}
-    sides: dict[int, dict[int, list[Item]]] = {}
+    asked: dict[int, list[Item]] = {}
     for item in mine:
-        sides.setdefault(item.prompt, {}).setdefault(item.opinion, []).append(item)
+        asked.setdefault(item.prompt, []).append(item)
     agreed = {}
-    for opinions in sides.values():
-        raters = {opinion: _independent(some) for opinion, some in opinions.items()}
-        for opinion, some in opinions.items():
-            if raters[opinion] < rules.agreement:
+    for items in asked.values():
+        same, alike = _by(items, lambda item: (item.text, item.asked)), _by(items, lambda item: item.opinion)
+        raters = {key: _independent(some) for key, some in same.items()}
+        many = {opinion: _independent(some) for opinion, some in alike.items()}
+        for (text, prompt), some in same.items():
+            if (count := raters[text, prompt]) < rules.agreement:
                 continue
-            disputed = any(raters[other] >= raters[opinion] for other in raters if other != opinion)
+            rivals = [raters[key] for key in raters if key[0] != text]
+            rivals += [many[opinion] for opinion in many if opinion != some[0].opinion]
             for item in (item for item in some if item.row.feedback.status == "quarantined"):
-                if disputed:
+                if any(rival >= count for rival in rivals):
                     found[item.id].append(DISPUTED)
                 elif item.key is not None and not set(SUSPECT) & set(found[item.id]):
-                    agreed[item.id] = raters[opinion]
+                    agreed[item.id] = count
     return agreed
+
+
+def _by(items: Sequence[Item], what: Callable[[Item], K]) -> dict[K, list[Item]]:
+    found: dict[K, list[Item]] = {}
+    for item in items:
+        found.setdefault(what(item), []).append(item)
+    return found
 
 
 def _independent(items: Sequence[Item]) -> int:

@@ -60,14 +60,18 @@ def lessons(
     weights: Mapping[str, float] | None = None,
     used: Sequence[Judged] = (),
     used_held: Collection[str] = (),
+    held: Collection[str] | None = None,
 ) -> Lessons:
     """What feedback ``rows`` teach, and what is asked besides.
 
     ``weights`` are by feedback id (absent: 1). ``used`` is feedback of earlier updates, of which ``used_held`` (ids)
-    was held out. Raises ConfigError and SignalError for ``gate.regression``.
+    was held out. ``held`` are the ids that are kept out of training now (None: they are drawn). Raises ConfigError
+    and SignalError for ``gate.regression``.
     """
     alike = config.update.intake.alike
-    held_ids = held_out(rows, share=config.update.held_out, alike=alike, seed=config.seed)
+    held_ids = (
+        held_out(rows, share=config.update.held_out, alike=alike, seed=config.seed) if held is None else frozenset(held)
+    )
     cap = config.update.shares_cap
     train = [row for row in rows if row.feedback.id not in held_ids]
     cells = tuple(feedback_cells(train, weights=weights, cap=cap))
@@ -78,7 +82,8 @@ def lessons(
     trained = [row for row in before if row.feedback.id not in used_held]
     notes = []
     if not held_ids:
-        notes.append(f"no correction was kept out of training: that takes {FEWEST_PROMPTS} corrected prompts or more")
+        why = f"that takes {FEWEST_PROMPTS} corrected prompts or more" if held is None else "none was before"
+        notes.append(f"no correction was kept out of training: {why}")
     return Lessons(
         cells=cells,
         held=_some(feedback_cells(kept_out)),

@@ -21,6 +21,8 @@ Part = Literal["select", "report"]
 Keys = tuple[tuple[str, str, str], ...]
 CHAMPION, STAGE1, CANDIDATE = "champion", "stage1", "candidate"
 WHO = (CHAMPION, STAGE1, CANDIDATE)
+# What the training began from: the champion, or in a rebuild an ancestor of it.
+START = "start"
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class Candidate:
     """What a trainer made of the feedback.
 
     ``folder`` holds the adapter's files. ``logps`` has, for "champion", "stage1" and "candidate",
-    raw log-probabilities [K] of each cell of ``exam.cells``; ``before`` and ``after`` are the
-    champion's and the candidate's of each feedback cell; ``asked[who][name]`` are everybody's of the further
-    sets that the trainer was given (``Trainer``'s ``ask``). ``results`` goes on the card.
+    raw log-probabilities [K] of each cell of ``exam.cells``; ``before`` and ``after`` are those of each feedback
+    cell by what the training started from and by the candidate; ``asked[who][name]`` are everybody's, "start"'s too,
+    of the further sets that the trainer was given (``Trainer``'s ``ask``). ``results`` goes on the card.
     """
 
     folder: Path

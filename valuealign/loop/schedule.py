@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -48,24 +48,25 @@ def turns(
     store: Store,
     name: str,
     *,
-    waiting: Callable[[], int],
+    waiting: Callable[[], Collection[str]],
     who: str,
     look_s: float = LOOK_S,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[str]:
-    """Yields why, each time a turn is due, for ever. What the last turn left waiting is not new again."""
-    left: int | None = None
+    """Yields why, each time a turn is due, for ever. ``waiting`` gives ids of items.
+
+    What a turn found waiting and left is not new again; what came while it ran is.
+    """
+    known: set[str] = set()
     while True:
-        now = waiting()
-        new = now if left is None else now - left
-        why = due.why(since_s=since_last(store, name), waiting=new)
+        now = set(waiting())
+        why = due.why(since_s=since_last(store, name), waiting=len(now - known))
         if not why:
-            left = None if left is None else min(left, now)
             sleep(look_s)
             continue
         store.note(who, TURN, name, {"why": why})
         yield why
-        left = waiting()
+        known = now
 
 
 def since_last(store: Store, name: str) -> float | None:

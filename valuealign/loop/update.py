@@ -1,8 +1,8 @@
 """One turn of the loop: feedback -> screened -> cells -> candidate -> gate -> promote or leave.
 
 The trainer is handed in, so that this file knows no cluster. Whatever happens, the feedback ends
-either used by the version that serves or accepted and free for a later update: it is held under a
-lease that a crashed update stops renewing.
+either used by the version that serves (or serves a share, as canary: called back, it stays used) or
+accepted and free for a later update: it is held under a lease that a crashed update stops renewing.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ def update(
     """
     turn = _Turn(config, store, registry, trainer, exam, who, progress, margins)
     seen, champion = turn.champion()
+    before = registry.alias(config.name, CANARY)
     if canary := out(registry, config.name):
         return Outcome(False, f"a canary is out ({canary.ref}): promote it or call it back first (jobs/promote.py)")
     screened = take_in(store, config.name, config.update.intake)
@@ -89,8 +90,10 @@ def update(
                 store, manifest, who, outcome, f"the gate refused {outcome.version.ref}: {outcome.gate.failed}"
             )
         why = f"learned from {len(manifest.items)} items of {manifest.id}"
-        if not turn.promote(seen, champion, outcome, why, consume=manifest, canary=config.update.canary > 0):
+        moved = (CANARY, before) if config.update.canary else (CHAMPION, seen)
+        if not turn.promote(*moved, outcome, why, consume=manifest, beside=seen):
             reason = f"somebody moved {config.name}@{CHAMPION} during the update"
+            reason += ", or sent out a canary" if config.update.canary else ""
             return _left(store, manifest, who, outcome, reason)
     serves = "serves" if not config.update.canary else f"serves {config.update.canary:.0%} of the requests as canary"
     return replace(outcome, promoted=True, reason=f"{outcome.version.ref} passed the gate and {serves}")
@@ -120,7 +123,7 @@ def rebuild(
         call_back(registry, config.name, who=who, why="it had learned from what was erased")
         progress(f"{canary.ref} was canary and had learned from what was erased: called back")
     line = [champion, *ancestors(registry, champion)]
-    start = next((one for one in line if not fed(registry, one) & gone), None)
+    start = next((one for one in line if not one.erased and not fed(registry, one) & gone), None)
     if start is None:
         raise UnknownVersion("no version is without what was erased", where=champion.ref, mend="run jobs/align.py anew")
     rows = [row for row in store.list_feedback("used", name=config.name) if row.feedback.id not in fed(registry, start)]
@@ -147,7 +150,7 @@ def rebuild(
         mend = f"{champion.ref} still serves; jobs/promote.py {config.name} {start.id} serves the version before"
         return replace(outcome, reason=f"the gate refused {outcome.version.ref}: {outcome.gate.failed}. {mend}")
     recheck()
-    if not turn.promote(seen, champion, outcome, f"learned anew from {start.id} without what was erased"):
+    if not turn.promote(CHAMPION, seen, outcome, f"learned anew from {start.id} without what was erased"):
         return replace(outcome, reason=f"somebody moved {config.name}@{CHAMPION} during the rebuild")
     return replace(outcome, promoted=True, reason=f"{outcome.version.ref} passed the gate and serves")
 
@@ -201,14 +204,20 @@ class _Turn:
         known = fed(self.registry, start)
         used = [one for one in self.store.list_feedback("used", name=self.config.name) if one.feedback.id in known]
         weights = rater_weights(rows, self.margins, trim=self.config.update.rater_trim)
-        taught = lessons(self.config, rows, weights=weights.by_id, used=used, used_held=held_by(self.registry, start))
-        for note in (*weights.notes, *taught.notes):
+        held = None
+        if start.id != champion.id:  # a rebuild keeps out what the champion has not learned either
+            held = held_by(self.registry, champion) & {row.feedback.id for row in rows}
+        before = held_by(self.registry, start)
+        taught = lessons(self.config, rows, weights=weights.by_id, used=used, used_held=before, held=held)
+        for note in weights.notes:
             self.progress(f"  {note}")
         also = {STAGE1: stage1} | ({} if start.id == champion.id else {CHAMPION: champion})
         candidate = self.trainer(start=start, cells=taught.cells, also=also, ask=taught.ask)
         verdict = gate(candidate, taught, self.exam, rules=self.config.gate, seed=self.config.seed)
         for check in verdict.checks:
             self.progress(f"  {check}")
+        for note in verdict.notes:
+            self.progress(f"  {note}")
         card = _card(self.config, start, facts, candidate, verdict, taught, weights)
         recheck()
         version = self.registry.register(candidate.folder, name=self.config.name, card=card, parent=start, who=self.who)
@@ -218,18 +227,16 @@ class _Turn:
 
     def promote(
         self,
-        seen: AliasState,
-        champion: Version,
+        alias: str,
+        now: AliasState | None,
         outcome: Outcome,
         why: str,
         consume: Manifest | None = None,
-        canary: bool = False,
+        beside: AliasState | None = None,
     ) -> bool:
-        """Move the champion (or the canary); False if somebody else did."""
+        """Move the alias from where it was ``now``; False if somebody else moved it, or what is ``beside`` it."""
         assert outcome.version is not None and outcome.gate is not None
-        state = seen if not canary else self.registry.alias(self.config.name, CANARY)
-        alias = CANARY if canary else CHAMPION
-        expected, epoch = (state.version, state.epoch) if state else (None, None)
+        expected, epoch = (now.version, now.epoch) if now else (None, None)
         try:
             self.registry.move(
                 self.config.name,
@@ -241,6 +248,7 @@ class _Turn:
                 why=why,
                 figures={"gate": outcome.gate.figures()},
                 consume=consume,
+                beside=beside,
             )
         except AliasMoved:
             return False

@@ -29,7 +29,8 @@ def feedback_cells(
 
     A desirable or undesirable answer is an open cell of K = 1. A correction is one of K = 2: the
     correction (first) desirable, the model's answer undesirable. Shares posted on a distribution are a closed
-    cell of its K options, whose ``n_eff`` is the people behind them, ``cap`` at most. Rows that say the same
+    cell of its K options, whose ``n_eff`` is the people behind them, ``cap`` at most; nor does one post count
+    for more than ``cap`` of them. Rows that say the same
     of the same prompt collapse to one mass. Each row weighs ``weights`` of its feedback id (absent: 1); ``n_eff`` of
     an open cell is Kish's over its posts.
     """
@@ -38,7 +39,7 @@ def feedback_cells(
     for row in rows:
         weight = 1.0 if weights is None else weights.get(row.feedback.id, 1.0)
         if row.feedback.shares is not None:
-            _share(shared, row, weight)
+            _share(shared, row, weight, cap)
             continue
         answer, correction = row.response.answer, row.feedback.correction
         wanted = answer if row.feedback.verdict == "desirable" else correction
@@ -66,14 +67,15 @@ def _open(key: Key, heard: _Heard) -> Cell:
     )
 
 
-def _share(shared: dict[Key, dict[str, float]], row: Judged, weight: float) -> None:
+def _share(shared: dict[Key, dict[str, float]], row: Judged, weight: float, cap: float) -> None:
     """Add the people behind posted shares to each option; an option that is not named has nobody."""
     posted = row.feedback.shares or {}
     options = tuple(row.response.detail.get("options") or posted)
     people = shared.setdefault((row.response.messages, options), dict.fromkeys(options, 0.0))
     total = sum(posted.get(option, 0.0) for option in options)
+    n = weight * min(row.feedback.n or 1.0, cap)
     for option in options:
-        people[option] += weight * (row.feedback.n or 1.0) * posted.get(option, 0.0) / total if total > 0 else 0.0
+        people[option] += n * posted.get(option, 0.0) / total if total > 0 else 0.0
 
 
 def _closed(key: Key, people: Mapping[str, float], cap: float) -> Cell:

@@ -233,3 +233,9 @@ def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """``ids`` in pieces that fit one statement."""
     for start in range(0, len(ids), CHUNK):
         yield ids[start : start + CHUNK]
+
+
+def of_status(connection: Connection, ids: Sequence[str], status: Status) -> Sequence[str]:
+    """Those of ``ids`` that have the status, locked until the transaction ends."""
+    mine = select(t.feedback.c.id).where(t.feedback.c.id.in_(ids), t.feedback.c.status == status)
+    return connection.execute(mine.order_by(t.feedback.c.id).with_for_update()).scalars().all()

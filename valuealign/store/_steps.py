@@ -101,6 +101,14 @@ def move_alias(connection: Connection, to: AliasState, expected: str | None, che
     return replace(to, epoch=epoch)
 
 
+def unmoved(connection: Connection, seen: AliasState) -> None:
+    """Raises AliasMoved if an alias is not as it was seen; else it stays so until the transaction ends."""
+    here = t.aliases.c.name == seen.name, t.aliases.c.alias == seen.alias
+    row = connection.execute(select(t.aliases).where(*here).with_for_update()).one_or_none()
+    if row is None or (row.version, row.epoch) != (seen.version, seen.epoch):
+        raise alias_moved(seen.name, seen.alias, seen.version)
+
+
 def select_judged() -> Select[Any]:
     response = [column.label(f"response__{column.name}") for column in t.responses.c]
     return select(t.feedback, *response).join(t.responses, t.responses.c.id == t.feedback.c.response_id)

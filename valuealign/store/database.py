@@ -183,24 +183,32 @@ class Store(Database):
     def screen(self, found: Mapping[str, Mapping[str, Any]], *, who: str) -> None:
         """Keep what screening found about feedback, by id; what was found before is replaced.
 
-        Raises UnknownFeedback, and then keeps none of it.
+        Feedback that was erased meanwhile is left out.
         """
         with self._write() as connection:
             for feedback_id, what in found.items():
                 this = t.feedback.update().where(t.feedback.c.id == feedback_id)
-                if not connection.execute(this.values(screened=dict(what))).rowcount:
-                    raise steps.unknown_feedback(feedback_id)
-                steps.note(connection, who, "feedback.screened", feedback_id, what)
+                if connection.execute(this.values(screened=dict(what))).rowcount:
+                    steps.note(connection, who, "feedback.screened", feedback_id, what)
 
     def review(
-        self, ids: Sequence[str], decision: Literal["accepted", "declined"], *, who: str, reason: str = ""
+        self,
+        ids: Sequence[str],
+        decision: Literal["accepted", "declined"],
+        *,
+        who: str,
+        reason: str = "",
+        only_from: Status | None = None,
     ) -> list[Feedback]:
         """Accept or decline feedback that nobody holds for training and that was not used; all or none.
 
+        Where given, only what has status ``only_from`` by now; what was decided or erased meanwhile is left out.
         Raises StoreError naming the first id that is unknown, in training, or used.
         """
         with self._write() as connection:
             steps.free_expired(connection)
+            if only_from is not None:
+                ids = [id for some in posts.chunks(ids) for id in posts.of_status(connection, some, only_from)]
             for feedback_id in ids:
                 if not steps.keepable(feedback_id):
                     raise steps.unknown_feedback(feedback_id)
@@ -317,15 +325,18 @@ class Store(Database):
         figures: Mapping[str, Any] | None = None,
         kind: Literal["move", "rollback"] = "move",
         consume: Manifest | None = None,
+        beside: AliasState | None = None,
     ) -> AliasState:
         """Point the alias at version ``to`` if it still points at ``expected`` (``None``: is new),
-        and, where given, is still in ``epoch``.
+        and, where given, is still in ``epoch``, and another alias is still as ``beside`` has it.
 
         Move, history, audit and, where given, the use of a manifest's feedback are one
         transaction. Raises AliasMoved if somebody was first, StoreError if the manifest was lost.
         """
         try:
             with self._write() as connection:
+                if beside is not None:
+                    steps.unmoved(connection, beside)
                 state = steps.move_alias(
                     connection, AliasState(name, alias, to, epoch or 0), expected, epoch is not None
                 )
