@@ -45,8 +45,7 @@ def promote(
         if canary is not None:
             if version or rollback:
                 raise RegistryError("a canary is promoted by itself", where="--canary", mend="leave out the rest")
-            end_canary(name, canary == "yes", force, why, dry_run)
-            return
+            return end_canary(name, canary == "yes", force, why, dry_run)
         if version and rollback:
             raise RegistryError("a rollback takes no version", where=version, mend="leave out one of the two")
         registry = open_registry()
@@ -76,17 +75,12 @@ def end_canary(name: str, promoted: bool, force: bool, why: str, dry_run: bool) 
     registry = open_registry()
     if (found := compare(registry.store, registry, name)) is not None:
         say(str(found))
-    if promoted and found is not None and found.worse and not (force or dry_run):
-        raise RegistryError(
-            "people find the canary worse than the champion",
-            where=f"{name}@canary",
-            mend="call it back (--canary no), or say --force",
-        )
+    if promoted and found is not None and not (force or dry_run):
+        found.refuse_worse(name)
     if not dry_run:
         end = promote_canary if promoted else call_back
-        done = end(
-            registry, name, who=getpass.getuser(), why=why or ("promoted" if promoted else "called back") + " by hand"
-        )
+        said = "promoted" if promoted else "called back"
+        done = end(registry, name, who=getpass.getuser(), why=why or f"{said} by hand")
         say(f"{name}: {done.id} " + ("is champion" if promoted else "was called back"))
 
 

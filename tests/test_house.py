@@ -30,6 +30,7 @@ ROOMS = (
     "splits",
     "dataset",
     "store",
+    "model_card",
     "registry",
     "backup",
     "collect",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from valuealign.errors import AliasMoved, UnknownVersion
+from valuealign.errors import AliasMoved, RegistryError, UnknownVersion
 from valuealign.loop.records import CHAMPION
 from valuealign.metrics import interval
 from valuealign.registry import Registry, Version
@@ -56,6 +56,15 @@ class Compared:
     def worse(self) -> bool:
         """Whether the canary is worse beyond doubt: the interval's lower end is above 0, of enough answers."""
         return bool(min(self.canary, self.champion) >= FEWEST and self.apart.low > 0)
+
+    def refuse_worse(self, name: str) -> None:
+        """Raises RegistryError if the canary is worse."""
+        if self.worse:
+            raise RegistryError(
+                "people find the canary worse than the champion",
+                where=f"{name}@{CANARY}",
+                mend="call it back (--canary no), or say --force",
+            )
 
     def __str__(self) -> str:
         mine, other = self.wanting

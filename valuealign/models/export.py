@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from valuealign.errors import RegistryError
+from valuealign.model_card import model_card
 from valuealign.models.adapters import CONFIG, WEIGHTS, attach_adapter
 from valuealign.models.chat import bind, read_arguments
 from valuealign.models.load import load_base
 from valuealign.models.trained import is_whole
-from valuealign.registry import Version, model_card
+from valuealign.registry import Version
 
 
 def export_version(
