@@ -25,7 +25,8 @@ from ray import serve
 from ray.serve.config import HTTPOptions, ProxyLocation
 
 from serve.api import create_app
-from serve.engine import Away, Batcher
+from serve.away import Away
+from serve.engine import Batcher
 from serve.logs import log_to
 from serve.warm import Warm
 from valuealign.config import RunConfig, ServeConfig

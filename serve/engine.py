@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from serve.backend import Piece, Reply, Sampling
-from valuealign.errors import Busy, Lent, ModelError, RegistryError
+from valuealign.errors import Busy, ModelError, RegistryError
 from valuealign.models.cohort import Cohort
 from valuealign.models.generate import ABANDONED, Draft
 from valuealign.models.host import Host
@@ -97,30 +97,6 @@ class _Group(NamedTuple):
     version: str
     cohort: Cohort
     chats: list[tuple[_Chat, Draft]]
-
-
-class Away:
-    """The backend while the box is lent to training: it has no model."""
-
-    ready, waiting = False, 0
-
-    async def chat(
-        self, version: Version, messages: Sequence[Message], sampling: Sampling, *, stream: bool = True
-    ) -> AsyncGenerator[Piece | Reply, None]:
-        """Raises Lent."""
-        raise _lent()
-        yield  # what makes it a generator
-
-    async def score(self, version: Version, cells: Sequence[Cell]) -> Sequence[np.ndarray]:
-        """Raises Lent."""
-        raise _lent()
-
-    def check(self) -> None:
-        """It is well."""
-
-
-def _lent() -> Lent:
-    return Lent("a model is trained on the GPUs now", mend=f"try again in {Lent.retry_after} seconds")
 
 
 Kind = TypeVar("Kind", _Chat, _Score)

@@ -17,8 +17,9 @@ import pytest
 import torch
 from tiny import make_tiny, random_adapter, survey_cells
 
+from serve.away import Away
 from serve.backend import Piece, Reply
-from serve.engine import Away, Batcher, _Chat
+from serve.engine import Batcher, _Chat
 from serve.warm import Warm
 from valuealign.errors import Busy, ModelError, RegistryError
 from valuealign.models import cohort as cohort_module

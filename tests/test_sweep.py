@@ -182,6 +182,7 @@ def test_a_resumed_sweep_holds_trials_against_those_of_before(tmp_path: Path) ->
 def test_sigterm_stops_a_sweep_as_ctrl_c_does_and_says_how_to_go_on() -> None:
     said: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with pytest.raises(KeyboardInterrupt), _stoppable(said.append, "python jobs/sweep_kto.py --resume"):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
