@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,11 +156,14 @@ def needs(scope: Scope) -> dict[str, Any]:
 
 
 def known_query(request: Request) -> None:
-    """Refuse what a route does not take after the ? (400): a misspelt name would be left out unsaid."""
+    """Refuse what a route does not take after the ? (400): a misspelt name would be left out unsaid, and of a
+    name that is given twice all values but the last."""
     taken = {field.alias for field in request.scope["route"].dependant.query_params}
-    for name in request.query_params:
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in taken:
             raise ApiError(400, f"unknown parameter '{name}'", code="invalid_parameter", param=name)
+        if times > 1:
+            raise ApiError(400, f"the parameter '{name}' is given {times} times", code="invalid_parameter", param=name)
 
 
 def forbidden(scope: Scope) -> ApiError:

@@ -203,6 +203,7 @@ def test_pages_hold_all_feedback_once_while_more_comes(served: Visitor):
         ("limit=201", "limit"),
         ("status=lost", "status"),
         ("after=nonsense", "after"),
+        ("limit=1&limit=2", "limit"),
     ],
 )
 def test_a_page_that_cannot_be_is_refused(served: Visitor, query: str, param: str):
