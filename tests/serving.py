@@ -120,6 +120,13 @@ class Visitor:
             return connection.exec_driver_sql("SELECT count(*) FROM responses").scalar_one()
 
 
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def refused(answer: httpx.Response, status: int, code: str, param: str | None = None) -> str:
     """Check that an answer is that refusal, in the envelope; its message."""
     assert answer.status_code == status, answer.text

@@ -20,7 +20,6 @@ class Tally:
 
     acks: dict[int, dict[str, Any]] = field(default_factory=dict)
     tries: int = 0
-    replayed: int = 0
     lost: list[int] = field(default_factory=list)  # given up
     wrong: list[str] = field(default_factory=list)  # refused for good: what a client must not meet
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -81,7 +80,6 @@ def _persist(client: httpx.Client, number: int, request: Request, tally: Tally, 
         with tally.lock:
             if answer.is_success:
                 tally.acks[number] = found
-                tally.replayed += answer.headers.get("idempotent-replayed") == "true"
                 return
             if answer.status_code not in (409, 429) and answer.status_code < 500:
                 tally.wrong.append(f"{answer.status_code} {answer.text[:300]}")

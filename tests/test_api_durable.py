@@ -5,16 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-import socket
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from serving import key, lay, process
+from serving import free_port, key, lay, process
 from storing import address as address  # a database of either kind
 from storing import respond
 
@@ -22,12 +21,6 @@ from valuealign.registry import Registry
 from valuealign.store import Store
 
 PATIENCE = 60.0  # seconds in which a post must be acknowledged
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Storm:
@@ -73,14 +66,14 @@ def weather(address: Path | str, home: Path, *, posts: int, clients: int, kills:
     port = free_port()
     storm = Storm(f"http://127.0.0.1:{port}", key(store, "feedback"), respond(store), posts)
     with ThreadPoolExecutor(clients) as pool:
-        running: list[object] = []
+        running: list[Future[None]] = []
         for kill in range(kills + 1):
             with process(home, port, database) as (_, _, server):
                 if not running:
                     running = [pool.submit(storm.client, worker) for worker in range(clients)]
                 if kill == kills:
                     for worker in running:
-                        worker.result()  # type: ignore[attr-defined]
+                        worker.result()
                     break
                 until = time.monotonic() + 300
                 while len(storm.promised) < posts * (kill + 1) // (kills + 1) and time.monotonic() < until:

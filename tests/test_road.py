@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from serving import free_port
 from submitting import ray_head, submit
 from tiny import make_tiny
 
@@ -48,12 +48,6 @@ def run(home: Path, *command: str, timeout: int = 800) -> str:
 
 def registry(home: Path) -> Registry:
     return Registry(home / "registry", Store.open(home / "valuealign.db"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

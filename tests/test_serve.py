@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from serving import free_port
 
 from valuealign.config import load
 from valuealign.errors import ConfigError, UnknownVersion
@@ -26,12 +27,6 @@ pytestmark = pytest.mark.ray
 
 QUESTION = {"item": "Is rain good?", "options": ["not at all", "a bit", "very much"], "group": "a farmer"}
 ASK = "Who sings?"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class World:

@@ -189,23 +189,6 @@ def test_a_file_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_screen_sees_who_said_what_of_which_prompt_and_keeps_what_it_found(store: Store) -> None:
-    early = store.add_feedback(respond(store), verdict="desirable", person="p-1", principal="k-1", campaign="c").id
-    since = store.feedback(early).created
-    late = store.add_feedback(respond(store, asked="Other?"), verdict="correction", correction="no").id
-    store.add_feedback(respond(store, name="other"), verdict="desirable")
-    found = {one.id: one for one in store.posted("demo", since=since)}
-    assert set(found) == {early, late}
-    assert (found[early].person, found[early].key_id, found[early].campaign) == ("p-1", "k-1", "c")
-    assert found[late].correction == "no" and found[early].prompt_sha256 != found[late].prompt_sha256
-    assert store.posted("demo", since="9999") == []
-    store.screen({early: {"flood": "3 keys say the same"}}, who="screen")
-    assert store.feedback(early).screened == {"flood": "3 keys say the same"}
-    store.screen({"fb-erased": {}, late: {"x": "y"}}, who="screen")
-    assert store.feedback(late).screened == {"x": "y"} and not store.audit(subject="fb-erased")
-    assert [event.event for event in store.audit(subject=early)] == ["feedback.posted", "feedback.screened"]
-
-
 def test_a_manifest_holds_only_what_was_asked_for(store: Store) -> None:
     ids = accepted(store, 4)
     assert store.claim("demo", who="a", lease_s=60, only=[]) is None
@@ -216,3 +199,15 @@ def test_a_manifest_holds_only_what_was_asked_for(store: Store) -> None:
     assert [judged.feedback.manifest_id for judged in store.list_feedback(manifest=manifest.id)] == [manifest.id] * 2
     rest = store.claim("demo", who="b", lease_s=60)
     assert rest is not None and list(rest.ids) == sorted(ids[2:])
+
+
+def test_what_a_screen_found_is_kept_and_told_once(store: Store) -> None:
+    early = store.add_feedback(respond(store), verdict="desirable", person="p-1", principal="k-1", campaign="c").id
+    late = store.add_feedback(respond(store, asked="Other?"), verdict="correction", correction="no").id
+    found = {row.feedback.id: row.feedback for row in store.list_feedback()}
+    assert (found[early].person, found[early].key_id, found[early].campaign) == ("p-1", "k-1", "c")
+    store.screen({early: {"flood": "3 keys say the same"}}, who="screen")
+    assert store.feedback(early).screened == {"flood": "3 keys say the same"}
+    store.screen({"fb-erased": {}, late: {"x": "y"}}, who="screen")
+    assert store.feedback(late).screened == {"x": "y"} and not store.audit(subject="fb-erased")
+    assert [event.event for event in store.audit(subject=early)] == ["feedback.posted", "feedback.screened"]

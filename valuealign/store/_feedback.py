@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, Select, select, tuple_
 from valuealign.errors import Gone, KeyReused, Refused
 from valuealign.store import _steps as steps
 from valuealign.store import tables as t
-from valuealign.store.records import Page, Posted, Receipt, Status, Verdict
+from valuealign.store.records import Page, Receipt, Status, Verdict
 
 CHUNK = 5_000  # ids in one statement: both databases bound how many a statement may carry
 ERASED = {"erased": True}  # in place of what a post was answered whose feedback was erased
@@ -170,7 +170,6 @@ def chosen(
     *,
     person: str | None = None,
     manifest: str | None = None,
-    since: str | None = None,
 ) -> Select[Any]:
     """``query`` (over feedback joined to its responses) narrowed to what was asked for, oldest first."""
     wanted = {
@@ -180,8 +179,6 @@ def chosen(
         t.feedback.c.manifest_id: manifest,
     }
     query = query.where(*(column == value for column, value in wanted.items() if value is not None))
-    if since is not None:
-        query = query.where(t.feedback.c.created >= since)
     return query.order_by(t.feedback.c.created, t.feedback.c.id)
 
 
@@ -209,24 +206,6 @@ def _place(cursor: str) -> tuple[str, str]:
     if place is None:
         raise Refused("this is no page's cursor", where="after", mend="use the one that came with a page")
     return place[1], place[2]
-
-
-def posted(connection: Connection, query: Select[Any]) -> Iterator[Posted]:
-    """Rows of feedback as a screen sees them."""
-    for row in connection.execute(query):
-        said = json.dumps(row.response__messages, ensure_ascii=False)
-        yield Posted(
-            id=row.id,
-            created=row.created,
-            status=row.status,
-            verdict=row.verdict,
-            correction=row.correction,
-            key_id=row.key_id,
-            person=row.person,
-            campaign=row.campaign,
-            response_id=row.response_id,
-            prompt_sha256=hashlib.sha256(said.encode()).hexdigest(),
-        )
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -28,7 +28,6 @@ from valuealign.store.records import (
     Manifest,
     Move,
     Page,
-    Posted,
     Receipt,
     Response,
     Status,
@@ -173,12 +172,6 @@ class Store(Database):
         query = posts.chosen(steps.select_judged(), status, name)
         with self._snapshot() as connection:
             return export.write(Path(path), connection, query)
-
-    def posted(self, name: str, *, since: str | None = None) -> list[Posted]:
-        """Who said what of model family ``name``, at ``since`` (a time) or later, oldest first: what a
-        screen counts by key, person, campaign and prompt."""
-        with self._read() as connection:
-            return list(posts.posted(connection, posts.chosen(steps.select_judged(), None, name, since=since)))
 
     def screen(self, found: Mapping[str, Mapping[str, Any]], *, who: str) -> None:
         """Keep what screening found about feedback, by id; what was found before is replaced.

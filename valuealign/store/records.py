@@ -81,23 +81,6 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Posted:
-    """What a screen looks at to see who posts how much of what. ``prompt_sha256`` is over the
-    response's messages."""
-
-    id: str
-    created: str
-    status: Status
-    verdict: Verdict
-    correction: str | None
-    key_id: str | None
-    person: str | None
-    campaign: str | None
-    response_id: str
-    prompt_sha256: str
-
-
-@dataclass(frozen=True)
 class Receipt:
     """The answer to a feedback post; ``replayed`` if an earlier post with the same key made it."""
 
